@@ -1,0 +1,360 @@
+//! Payload codecs: how arguments, results and values become bytes.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, ErrorKind};
+
+/// A payload codec, chosen with `#[cluster_client(codec = Json)]`.
+pub trait Codec {
+    /// Its name. The ends compare it at registration, so that a mismatch is an error.
+    const NAME: &'static str;
+}
+
+/// A [`Codec`] that encodes values of type `T`.
+pub trait Encode<T: ?Sized>: Codec {
+    /// Appends the encoded value to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`] if the value has no form in this codec.
+    fn encode(value: &T, out: &mut BytesMut) -> Result<(), Error>;
+}
+
+/// A [`Codec`] that decodes values of type `T`.
+pub trait Decode<T>: Codec {
+    /// The value of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`] if they are no value of this type.
+    fn decode(bytes: Bytes) -> Result<T, Error>;
+}
+
+/// MessagePack with named fields, and byte strings as such. The default.
+#[derive(Debug, Clone, Copy)]
+pub struct MessagePack;
+
+/// JSON, for values that people or other languages read.
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+/// Protobuf, where every argument, result and value is a protobuf message, or one of the types
+/// that have a wrapper message: `String`, `Vec<u8>`, `bool`, numbers, `()`.
+#[derive(Debug, Clone, Copy)]
+pub struct Protobuf;
+
+impl Codec for MessagePack {
+    const NAME: &'static str = "messagepack";
+}
+
+impl<T: Serialize + ?Sized> Encode<T> for MessagePack {
+    fn encode(value: &T, out: &mut BytesMut) -> Result<(), Error> {
+        let mut serializer = rmp_serde::Serializer::new(out.writer())
+            .with_struct_map()
+            .with_bytes(rmp_serde::config::BytesMode::ForceAll);
+        value.serialize(&mut serializer).map_err(|error| encode_error::<T>(&error))
+    }
+}
+
+impl<T: DeserializeOwned> Decode<T> for MessagePack {
+    fn decode(bytes: Bytes) -> Result<T, Error> {
+        rmp_serde::from_slice(&bytes).map_err(|error| decode_error::<T>(&error))
+    }
+}
+
+impl Codec for Json {
+    const NAME: &'static str = "json";
+}
+
+impl<T: Serialize + ?Sized> Encode<T> for Json {
+    fn encode(value: &T, out: &mut BytesMut) -> Result<(), Error> {
+        serde_json::to_writer(out.writer(), value).map_err(|error| encode_error::<T>(&error))
+    }
+}
+
+impl<T: DeserializeOwned> Decode<T> for Json {
+    fn decode(bytes: Bytes) -> Result<T, Error> {
+        serde_json::from_slice(&bytes).map_err(|error| decode_error::<T>(&error))
+    }
+}
+
+impl Codec for Protobuf {
+    const NAME: &'static str = "protobuf";
+}
+
+impl<T: prost::Message> Encode<T> for Protobuf {
+    fn encode(value: &T, out: &mut BytesMut) -> Result<(), Error> {
+        value.encode(out).map_err(|error| encode_error::<T>(&error))
+    }
+}
+
+impl Encode<str> for Protobuf {
+    fn encode(value: &str, out: &mut BytesMut) -> Result<(), Error> {
+        Self::encode(&value.to_owned(), out)
+    }
+}
+
+impl Encode<[u8]> for Protobuf {
+    fn encode(value: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+        Self::encode(&value.to_owned(), out)
+    }
+}
+
+impl<T: prost::Message + Default> Decode<T> for Protobuf {
+    fn decode(bytes: Bytes) -> Result<T, Error> {
+        T::decode(bytes).map_err(|error| decode_error::<T>(&error))
+    }
+}
+
+/// One value, encoded.
+pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, Error> {
+    let mut out = BytesMut::new();
+    C::encode(value, &mut out)?;
+    Ok(out.freeze())
+}
+
+/// A tuple of references to arguments.
+pub trait EncodeArgs<C> {
+    /// Each argument with its length before it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`] if one has no form in this codec.
+    fn encode_args(&self) -> Result<Bytes, Error>;
+}
+
+/// A tuple of owned arguments.
+pub trait DecodeArgs<C>: Sized {
+    /// The arguments of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::MethodMismatch`] if their number or a type differs.
+    fn decode_args(args: Bytes) -> Result<Self, Error>;
+}
+
+fn put_arg<C: Encode<T>, T: ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), Error> {
+    let start = out.len();
+    out.put_u32(0);
+    C::encode(value, out)?;
+    let len = u32::try_from(out.len() - start - 4)
+        .map_err(|_| Error::new(ErrorKind::TooLarge, "an argument is larger than 4 GiB"))?;
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    Ok(())
+}
+
+fn take_arg<C: Decode<T>, T>(args: &mut Bytes, position: usize) -> Result<T, Error> {
+    if args.len() < 4 {
+        return Err(mismatch(format!("argument {position} is missing")));
+    }
+    let len = args.get_u32() as usize;
+    if len > args.len() {
+        return Err(mismatch(format!("argument {position} is cut short")));
+    }
+    C::decode(args.split_to(len))
+        .map_err(|error| mismatch(format!("argument {position}: {}", error.message())))
+}
+
+fn no_more(args: &Bytes) -> Result<(), Error> {
+    if args.is_empty() {
+        return Ok(());
+    }
+    Err(mismatch("there are more arguments than the method takes".to_owned()))
+}
+
+fn mismatch(message: String) -> Error {
+    Error::new(
+        ErrorKind::MethodMismatch,
+        format!("{message}; build both ends from the same version of the client"),
+    )
+}
+
+macro_rules! impl_args {
+    ($(($($name:ident $position:literal),*);)*) => {$(
+        impl<C, $($name: ?Sized),*> EncodeArgs<C> for ($(&$name,)*)
+        where $(C: Encode<$name>),*
+        {
+            fn encode_args(&self) -> Result<Bytes, Error> {
+                #[expect(non_snake_case, reason = "the names of the types serve for the values")]
+                let ($($name,)*) = *self;
+                let out = BytesMut::new();
+                $(let mut out = out; put_arg::<C, $name>($name, &mut out)?;)*
+                Ok(out.freeze())
+            }
+        }
+
+        impl<C, $($name),*> DecodeArgs<C> for ($($name,)*)
+        where $(C: Decode<$name>),*
+        {
+            fn decode_args(args: Bytes) -> Result<Self, Error> {
+                let rest = args;
+                $(
+                    let mut rest = rest;
+                    #[expect(non_snake_case, reason = "as above")]
+                    let $name = take_arg::<C, $name>(&mut rest, $position)?;
+                )*
+                no_more(&rest)?;
+                Ok(($($name,)*))
+            }
+        }
+    )*};
+}
+
+impl_args! {
+    (A 1);
+    (A 1, B 2);
+    (A 1, B 2, D 3);
+    (A 1, B 2, D 3, E 4);
+    (A 1, B 2, D 3, E 4, F 5);
+    (A 1, B 2, D 3, E 4, F 5, G 6);
+    (A 1, B 2, D 3, E 4, F 5, G 6, H 7);
+    (A 1, B 2, D 3, E 4, F 5, G 6, H 7, I 8);
+}
+
+impl<C> EncodeArgs<C> for () {
+    fn encode_args(&self) -> Result<Bytes, Error> {
+        Ok(Bytes::new())
+    }
+}
+
+impl<C> DecodeArgs<C> for () {
+    fn decode_args(args: Bytes) -> Result<Self, Error> {
+        no_more(&args)
+    }
+}
+
+fn encode_error<T: ?Sized>(error: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Encode, format!("{} can't be encoded: {error}", type_name::<T>()))
+}
+
+fn decode_error<T>(error: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Decode, format!("not a valid {}: {error}", type_name::<T>()))
+}
+
+fn type_name<T: ?Sized>() -> &'static str {
+    std::any::type_name::<T>()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Sample {
+        bytes: Vec<u8>,
+        nested: Option<Option<i64>>,
+        text: String,
+        map: BTreeMap<String, u64>,
+        unit: (),
+        tuple: (u8, char),
+        choice: Choice,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    enum Choice {
+        None,
+        One(i64),
+        Named { value: u64 },
+    }
+
+    fn sample() -> impl Strategy<Value = Sample> {
+        let choice = prop_oneof![
+            Just(Choice::None),
+            any::<i64>().prop_map(Choice::One),
+            any::<u64>().prop_map(|value| Choice::Named { value }),
+        ];
+        (
+            any::<Vec<u8>>(),
+            any::<Option<i64>>(),
+            any::<String>(),
+            any::<BTreeMap<String, u64>>(),
+            any::<(u8, char)>(),
+            choice,
+        )
+            .prop_map(|(bytes, nested, text, map, tuple, choice)| Sample {
+                bytes,
+                nested: nested.map(Some),
+                text,
+                map,
+                unit: (),
+                tuple,
+                choice,
+            })
+    }
+
+    fn there_and_back<C: Encode<T> + Decode<T>, T>(value: &T) -> T {
+        C::decode(encode_value::<C, T>(value).unwrap()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back_the_same(value in sample()) {
+            prop_assert_eq!(&there_and_back::<MessagePack, _>(&value), &value);
+            prop_assert_eq!(&there_and_back::<Json, _>(&value), &value);
+        }
+
+        #[test]
+        fn garbage_is_an_error_and_never_a_panic(bytes in any::<Vec<u8>>()) {
+            let bytes = Bytes::from(bytes);
+            let _ = <MessagePack as Decode<Sample>>::decode(bytes.clone());
+            let _ = <Json as Decode<Sample>>::decode(bytes.clone());
+            let _ = <(String, u64) as DecodeArgs<MessagePack>>::decode_args(bytes);
+        }
+    }
+
+    #[test]
+    fn a_byte_string_costs_its_bytes() {
+        let bytes = vec![200_u8; 1 << 20];
+        let encoded = encode_value::<MessagePack, _>(&bytes).unwrap();
+        assert!(encoded.len() <= bytes.len() + 8, "{} bytes", encoded.len());
+        assert_eq!(there_and_back::<MessagePack, _>(&bytes), bytes);
+    }
+
+    #[test]
+    fn references_decode_as_the_owned_form() {
+        let args = EncodeArgs::<MessagePack>::encode_args(&("key", &[1_u32, 2][..], &7_u8)).unwrap();
+        let back = <(String, Vec<u32>, u8) as DecodeArgs<MessagePack>>::decode_args(args).unwrap();
+        assert_eq!(back, ("key".to_owned(), vec![1, 2], 7));
+    }
+
+    #[test]
+    fn a_wrong_number_of_arguments_says_which() {
+        let one = EncodeArgs::<Json>::encode_args(&("key",)).unwrap();
+        let error = <(String, u8) as DecodeArgs<Json>>::decode_args(one.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MethodMismatch);
+        assert!(error.to_string().contains("argument 2 is missing"), "{error}");
+        assert!(<() as DecodeArgs<Json>>::decode_args(one).is_err());
+    }
+
+    #[test]
+    fn a_type_that_does_not_fit_is_a_mismatch() {
+        let args = EncodeArgs::<Protobuf>::encode_args(&("key",)).unwrap();
+        let back = <(String,) as DecodeArgs<Protobuf>>::decode_args(args).unwrap();
+        assert_eq!(back.0, "key");
+        let args = EncodeArgs::<MessagePack>::encode_args(&("key",)).unwrap();
+        let error = <(u64,) as DecodeArgs<MessagePack>>::decode_args(args).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MethodMismatch);
+    }
+
+    #[test]
+    fn named_fields_tolerate_additions() {
+        #[derive(Serialize)]
+        struct New {
+            name: String,
+            added: u32,
+        }
+        #[derive(Deserialize)]
+        struct Old {
+            name: String,
+        }
+        let new = encode_value::<MessagePack, _>(&New { name: "n".into(), added: 1 }).unwrap();
+        let old: Old = MessagePack::decode(new).unwrap();
+        assert_eq!(old.name, "n");
+    }
+}
