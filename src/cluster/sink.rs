@@ -1,1 +1,0 @@
-//! Where the upstream stream of a subscription pours its items: the leader's end of a topic.

@@ -1,0 +1,269 @@
+//! What is to be written to one peer, and in which order.
+
+use std::{collections::VecDeque, io::IoSlice};
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+
+use super::{
+    frame::{Frame, PART},
+    pb::Part,
+};
+
+/// One write takes at most this much.
+const MAX_WRITE: usize = 256 << 10;
+
+/// Pieces shorter than this are put together: a copy costs less than one more piece in a `writev`.
+const COPY: usize = 512;
+
+/// Pieces in one `writev`.
+const MAX_PIECES: usize = 64;
+
+/// Frames on their way to the socket: small ones in order and first, then one part of each large
+/// one in turn, so that a small answer never waits behind a large one.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    small: VecDeque<(Frame, Option<u64>)>,
+    large: VecDeque<Large>,
+    /// Pieces of the write that is under way, and the one that is still being added to.
+    pieces: VecDeque<Bytes>,
+    open: BytesMut,
+    /// Bytes in `pieces` and `open`.
+    staged: usize,
+    /// Bytes of frames not yet staged.
+    queued: usize,
+    /// Bytes staged and written since the start; the marks count in `staged_total`.
+    staged_total: u64,
+    written_total: u64,
+    /// Where a marked frame starts in the stream of bytes.
+    marks: VecDeque<(u64, u64)>,
+    next_stream: u64,
+    /// Topics whose large value was staged to its end.
+    finished: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Large {
+    frame: Frame,
+    stream: u64,
+    from: usize,
+    mark: Option<u64>,
+    topic: Option<u64>,
+}
+
+impl Batch {
+    /// Adds a frame. Its `mark` is given back by [`Batch::advance`] when its first byte is written.
+    pub(crate) fn push(&mut self, frame: Frame, mark: Option<u64>) {
+        self.queued += frame.packet_len();
+        if frame.is_large() {
+            self.next_stream += 1;
+            let stream = self.next_stream;
+            self.large.push_back(Large { frame, stream, from: 0, mark, topic: None });
+        } else {
+            self.small.push_back((frame, mark));
+        }
+    }
+
+    /// Adds the value of a topic. True: it is large, and [`Batch::finished`] will name the topic
+    /// when it is through, until when no newer value should be added.
+    pub(crate) fn push_value(&mut self, frame: Frame, topic: u64) -> bool {
+        let large = frame.is_large();
+        self.push(frame, None);
+        if large && let Some(added) = self.large.back_mut() {
+            added.topic = Some(topic);
+        }
+        large
+    }
+
+    /// Takes the topics whose large value was staged to its end.
+    pub(crate) fn finished(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Bytes that wait here, staged ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.queued + self.staged
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether small frames can still be added to the write that comes next.
+    pub(crate) fn has_room(&self) -> bool {
+        self.len() < MAX_WRITE
+    }
+
+    /// Moves frames into the write that comes next, up to its bound.
+    pub(crate) fn stage(&mut self) {
+        while self.staged < MAX_WRITE {
+            if let Some((frame, mark)) = self.small.pop_front() {
+                self.queued -= frame.packet_len();
+                self.mark(mark);
+                for chunk in frame.chunks() {
+                    self.put(chunk);
+                }
+            } else if let Some(large) = self.large.pop_front() {
+                self.put_part(large);
+            } else {
+                break;
+            }
+        }
+        self.seal();
+    }
+
+    fn put_part(&mut self, mut large: Large) {
+        let pieces = large.frame.part(large.from);
+        let len = pieces[0].len() + pieces[1].len();
+        let total = if large.from == 0 { large.frame.packet_len() as u64 } else { 0 };
+        self.mark(large.mark.take());
+        // A part's data is its last field, so its head can be made with prost and the data be
+        // written from where it lies.
+        let head = part_head(large.stream, total, len);
+        self.put(head);
+        for piece in pieces {
+            self.put(piece);
+        }
+        self.queued -= len;
+        large.from += len;
+        if large.from < large.frame.packet_len() {
+            self.large.push_back(large);
+        } else if let Some(topic) = large.topic {
+            self.finished.push(topic);
+        }
+    }
+
+    fn mark(&mut self, mark: Option<u64>) {
+        if let Some(mark) = mark {
+            self.marks.push_back((self.staged_total, mark));
+        }
+    }
+
+    fn put(&mut self, piece: Bytes) {
+        self.staged += piece.len();
+        self.staged_total += piece.len() as u64;
+        if piece.len() < COPY {
+            self.open.extend_from_slice(&piece);
+        } else {
+            self.seal();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.pieces.push_back(self.open.split().freeze());
+        }
+    }
+
+    /// The pieces of the write under way.
+    pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; MAX_PIECES]) -> usize {
+        let mut count = 0;
+        for (slot, piece) in into.iter_mut().zip(&self.pieces) {
+            *slot = IoSlice::new(piece);
+            count += 1;
+        }
+        count
+    }
+
+    /// Notes that `bytes` were written, and gives the mark of each frame whose first byte was
+    /// among them to `started`.
+    pub(crate) fn advance(&mut self, mut bytes: usize, mut started: impl FnMut(u64)) {
+        self.staged -= bytes;
+        self.written_total += bytes as u64;
+        while let Some(piece) = self.pieces.front_mut() {
+            if piece.len() > bytes {
+                piece.advance(bytes);
+                break;
+            }
+            bytes -= piece.len();
+            self.pieces.pop_front();
+        }
+        while let Some((start, mark)) = self.marks.front() {
+            if *start >= self.written_total {
+                break;
+            }
+            started(*mark);
+            self.marks.pop_front();
+        }
+    }
+
+    /// Whether a write is under way.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.staged > 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn next_write(&mut self) -> Option<Vec<u8>> {
+        self.stage();
+        let bytes: Vec<u8> = self.pieces.iter().flatten().copied().collect();
+        self.advance(bytes.len(), |_| {});
+        (!bytes.is_empty()).then_some(bytes)
+    }
+}
+
+/// A frame with a part, up to the length of its data.
+fn part_head(stream: u64, total: u64, len: usize) -> Bytes {
+    const DATA_TAG: u32 = 3 << 3 | 2;
+    const PART_TAG: u32 = 8 << 3 | 2;
+    let part = Part { stream, total, data: Bytes::new() };
+    let mut inner = BytesMut::new();
+    part.encode_raw(&mut inner);
+    prost::encoding::encode_varint(u64::from(DATA_TAG), &mut inner);
+    prost::encoding::encode_varint(len as u64, &mut inner);
+    let mut head = BytesMut::with_capacity(40);
+    head.extend_from_slice(&[0; 4]);
+    prost::encoding::encode_varint(u64::from(PART_TAG), &mut head);
+    prost::encoding::encode_varint((inner.len() + len) as u64, &mut head);
+    head.extend_from_slice(&inner);
+    let frame_len = (head.len() - 4 + len) as u32;
+    head[..4].copy_from_slice(&frame_len.to_be_bytes());
+    debug_assert!(len <= PART);
+    head.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::pb;
+
+    fn small(id: u64) -> Frame {
+        Frame::new(id, pb::Cancel {})
+    }
+
+    #[test]
+    fn a_mark_is_given_when_the_first_byte_of_its_frame_is_written() {
+        let mut batch = Batch::default();
+        batch.push(small(1), Some(1));
+        batch.push(small(2), Some(2));
+        batch.stage();
+        let first = small(1).packet_len() + 4;
+        let mut started = Vec::new();
+        batch.advance(1, |mark| started.push(mark));
+        assert_eq!(started, [1]);
+        batch.advance(first - 1, |mark| started.push(mark));
+        assert_eq!(started, [1], "frame 1 is written whole, nothing of frame 2");
+        batch.advance(1, |mark| started.push(mark));
+        assert_eq!(started, [1, 2]);
+    }
+
+    #[test]
+    fn one_write_is_bounded() {
+        let mut batch = Batch::default();
+        for id in 0..3 {
+            let payload = Bytes::from(vec![0; 1 << 20]);
+            batch.push(Frame::with_payload(id, pb::Result::default(), payload), None);
+        }
+        batch.stage();
+        assert!(batch.staged <= MAX_WRITE + PART + 64, "{}", batch.staged);
+        assert!(batch.len() > 3 << 20);
+    }
+
+    #[test]
+    fn many_small_frames_become_one_piece() {
+        let mut batch = Batch::default();
+        (0..100).for_each(|id| batch.push(small(id), None));
+        batch.stage();
+        assert_eq!(batch.pieces.len(), 1);
+    }
+}

@@ -1,0 +1,242 @@
+//! One frame: a 4-byte big-endian length and an encoded packet.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use super::pb::{Packet, packet::Body};
+use crate::error::{Error, Result};
+
+/// A packet larger than this goes in parts of this size.
+pub(crate) const PART: usize = 64 << 10;
+
+/// No frame is longer: a part with its own head.
+pub(crate) const MAX_FRAME: usize = PART + 64;
+
+/// A payload up to this is put behind its head when the frame is made; a longer one is kept apart
+/// and written from where it lies.
+const INLINE: usize = 4 << 10;
+
+/// Tag of `Packet.payload` (field 31, length-delimited).
+const PAYLOAD_TAG: u32 = 31 << 3 | 2;
+
+const LENGTH: usize = 4;
+
+/// An encoded packet. Cheap to clone: every follower of a topic gets the same bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    /// The length, then the packet, without the payload where that is kept apart.
+    head: Bytes,
+    payload: Bytes,
+}
+
+impl Frame {
+    /// Encodes a packet without payload.
+    pub(crate) fn new(id: u64, body: impl Into<Body>) -> Self {
+        Self::with_payload(id, body, Bytes::new())
+    }
+
+    /// Encodes a packet.
+    pub(crate) fn with_payload(id: u64, body: impl Into<Body>, payload: Bytes) -> Self {
+        // The payload is the last field, so it is appended by hand and never passes through prost.
+        let packet = Packet { id, body: Some(body.into()), payload: Bytes::new() };
+        let inline = if payload.len() <= INLINE { payload.len() } else { 0 };
+        let mut head = BytesMut::with_capacity(LENGTH + packet.encoded_len() + 8 + inline);
+        head.put_u32(0);
+        packet.encode_raw(&mut head);
+        if !payload.is_empty() {
+            prost::encoding::encode_varint(u64::from(PAYLOAD_TAG), &mut head);
+            prost::encoding::encode_varint(payload.len() as u64, &mut head);
+        }
+        let kept_apart = if inline > 0 {
+            head.extend_from_slice(&payload);
+            Bytes::new()
+        } else {
+            payload
+        };
+        // Of a packet that goes in parts the length is never written, so saturating is harmless.
+        let len = u32::try_from(head.len() - LENGTH + kept_apart.len()).unwrap_or(u32::MAX);
+        head[..LENGTH].copy_from_slice(&len.to_be_bytes());
+        Self { head: head.freeze(), payload: kept_apart }
+    }
+
+    /// Size of the encoded packet, without the length before it.
+    pub(crate) fn packet_len(&self) -> usize {
+        self.head.len() - LENGTH + self.payload.len()
+    }
+
+    /// Whether it must go in parts.
+    pub(crate) fn is_large(&self) -> bool {
+        self.packet_len() > PART
+    }
+
+    /// The whole frame in at most two pieces.
+    pub(super) fn chunks(self) -> [Bytes; 2] {
+        [self.head, self.payload]
+    }
+
+    /// The bytes `from..from + PART` of the packet (fewer at the end), in at most two pieces.
+    pub(super) fn part(&self, from: usize) -> [Bytes; 2] {
+        let head = self.head.slice(LENGTH..);
+        let to = (from + PART).min(self.packet_len());
+        let in_head = head.slice(from.min(head.len())..to.min(head.len()));
+        let shift = |at: usize| at.saturating_sub(head.len());
+        [in_head, self.payload.slice(shift(from)..shift(to))]
+    }
+}
+
+macro_rules! bodies {
+    ($($name:ident),*) => {$(
+        impl From<super::pb::$name> for Body {
+            fn from(body: super::pb::$name) -> Self {
+                Self::$name(body)
+            }
+        }
+    )*};
+}
+
+bodies!(
+    Result, Invoke, Update, State, Cancel, Heartbeat, Deliver, Settle, Subscribe, SubscribeResult,
+    Unsubscribe, Publish, Unpublish, Replayed, GoAway, Hello, Register, Registered
+);
+
+/// Cuts a stream of bytes into packets.
+#[derive(Debug, Default)]
+pub(crate) struct FrameReader {
+    buffer: BytesMut,
+    /// How much room the next read is offered: grows while reads fill it, shrinks when idle, so
+    /// that a busy link needs few reads and an idle one little memory.
+    room: usize,
+}
+
+impl FrameReader {
+    const ROOM: (usize, usize) = (4 << 10, 64 << 10);
+
+    /// The buffer to read into, with room reserved.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+        self.room = self.room.clamp(Self::ROOM.0, Self::ROOM.1);
+        self.buffer.reserve(self.room);
+        &mut self.buffer
+    }
+
+    /// Notes how much the last read brought.
+    pub(crate) fn filled(&mut self, bytes: usize) {
+        if bytes >= self.room {
+            self.room *= 2;
+        } else if bytes < self.room / 4 {
+            self.room /= 2;
+        }
+    }
+
+    /// The next whole packet, or `None` until more bytes are here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the length is over the limit, which
+    /// is checked before anything is allocated, or if the bytes are no packet.
+    pub(crate) fn next(&mut self) -> Result<Option<Packet>> {
+        let Some(length) = self.buffer.first_chunk::<LENGTH>() else {
+            self.release();
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > MAX_FRAME {
+            return Err(Error::protocol(format!(
+                "a frame of {length} bytes is over the limit of {MAX_FRAME}; is this a \
+                 cluster-client peer?"
+            )));
+        }
+        if self.buffer.len() < LENGTH + length {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH);
+        decode(self.buffer.split_to(length).freeze()).map(Some)
+    }
+
+    /// An idle link keeps no buffer.
+    fn release(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > Self::ROOM.0 {
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+/// Decodes a packet; its payload is a slice of `bytes`.
+pub(super) fn decode(bytes: Bytes) -> Result<Packet> {
+    Packet::decode(bytes).map_err(|error| Error::protocol(format!("not a packet: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::pb;
+
+    fn whole(frame: Frame) -> Vec<u8> {
+        frame.chunks().concat()
+    }
+
+    #[test]
+    fn a_frame_is_the_bytes_that_the_contract_says() {
+        let invoke = pb::Invoke { method: 3, timeout_ms: 500 };
+        let frame = Frame::with_payload(7, invoke, Bytes::from_static(b"ab"));
+        let expected = [
+            0, 0, 0, 14, // length
+            8, 7, // id = 7
+            26, 5, 8, 3, 16, 244, 3, // invoke { method = 3, timeout_ms = 500 }
+            250, 1, 2, b'a', b'b', // payload
+        ];
+        // 2 + 7 + 5 bytes of packet.
+        assert_eq!(whole(frame), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn packets_come_back_however_the_stream_is_cut(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 1..6),
+            cut in 1_usize..5000,
+        ) {
+            let stream: Vec<u8> = payloads
+                .iter()
+                .zip(0_u64..)
+                .flat_map(|(payload, id)| {
+                    let update = pb::Update { version: id };
+                    whole(Frame::with_payload(id, update, Bytes::from(payload.clone())))
+                })
+                .collect();
+            let mut reader = FrameReader::default();
+            let mut seen = Vec::new();
+            for piece in stream.chunks(cut) {
+                reader.buffer().extend_from_slice(piece);
+                while let Some(packet) = reader.next().unwrap() {
+                    seen.push(packet.payload.to_vec());
+                }
+            }
+            prop_assert_eq!(seen, payloads);
+        }
+
+        #[test]
+        fn garbage_is_refused_or_waited_for_but_never_a_panic(bytes in any::<Vec<u8>>()) {
+            let mut reader = FrameReader::default();
+            reader.buffer().extend_from_slice(&bytes);
+            while let Ok(Some(_)) = reader.next() {}
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_it_is_reserved() {
+        let mut reader = FrameReader::default();
+        reader.buffer().extend_from_slice(&(2_u32 << 30).to_be_bytes());
+        let before = reader.buffer.capacity();
+        let error = reader.next().unwrap_err();
+        assert!(error.to_string().contains("2147483648"), "{error}");
+        assert_eq!(reader.buffer.capacity(), before);
+    }
+
+    #[test]
+    fn an_http_request_is_refused() {
+        let mut reader = FrameReader::default();
+        reader.buffer().extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+        assert!(reader.next().is_err());
+    }
+}
