@@ -16,9 +16,6 @@ const MAX_WRITE: usize = 256 << 10;
 /// Pieces shorter than this are put together: a copy costs less than one more piece in a `writev`.
 const COPY: usize = 512;
 
-/// Pieces in one `writev`.
-const MAX_PIECES: usize = 64;
-
 /// Frames on their way to the socket: small ones in order and first, then one part of each large
 /// one in turn, so that a small answer never waits behind a large one.
 #[derive(Debug, Default)]
@@ -30,8 +27,9 @@ pub(crate) struct Batch {
     open: BytesMut,
     /// Bytes in `pieces` and `open`.
     staged: usize,
-    /// Bytes of frames not yet staged.
+    /// Bytes of frames not yet staged, and those of small ones among them.
     queued: usize,
+    queued_small: usize,
     /// Bytes staged and written since the start; the marks count in `staged_total`.
     staged_total: u64,
     written_total: u64,
@@ -52,6 +50,9 @@ struct Large {
 }
 
 impl Batch {
+    /// Pieces in one `writev`.
+    pub(crate) const MAX_PIECES: usize = 64;
+
     /// Adds a frame. Its `mark` is given back by [`Batch::advance`] when its first byte is written.
     pub(crate) fn push(&mut self, frame: Frame, mark: Option<u64>) {
         self.queued += frame.packet_len();
@@ -60,6 +61,7 @@ impl Batch {
             let stream = self.next_stream;
             self.large.push_back(Large { frame, stream, from: 0, mark, topic: None });
         } else {
+            self.queued_small += frame.packet_len();
             self.small.push_back((frame, mark));
         }
     }
@@ -91,7 +93,7 @@ impl Batch {
 
     /// Whether small frames can still be added to the write that comes next.
     pub(crate) fn has_room(&self) -> bool {
-        self.len() < MAX_WRITE
+        self.queued_small + self.staged < MAX_WRITE
     }
 
     /// Moves frames into the write that comes next, up to its bound.
@@ -99,6 +101,7 @@ impl Batch {
         while self.staged < MAX_WRITE {
             if let Some((frame, mark)) = self.small.pop_front() {
                 self.queued -= frame.packet_len();
+                self.queued_small -= frame.packet_len();
                 self.mark(mark);
                 for chunk in frame.chunks() {
                     self.put(chunk);
@@ -157,7 +160,7 @@ impl Batch {
     }
 
     /// The pieces of the write under way.
-    pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; MAX_PIECES]) -> usize {
+    pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; Self::MAX_PIECES]) -> usize {
         let mut count = 0;
         for (slot, piece) in into.iter_mut().zip(&self.pieces) {
             *slot = IoSlice::new(piece);

@@ -70,7 +70,7 @@ impl Frame {
     }
 
     /// The whole frame in at most two pieces.
-    pub(super) fn chunks(self) -> [Bytes; 2] {
+    pub(crate) fn chunks(self) -> [Bytes; 2] {
         [self.head, self.payload]
     }
 

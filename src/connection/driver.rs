@@ -1,0 +1,266 @@
+//! Moves bytes between a socket, the queue of a [`Link`] and its [`Endpoint`].
+
+use std::{
+    future::{Future as _, poll_fn},
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{Endpoint, Link};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    options::Options,
+    protocol::{
+        Assembler, Batch, Frame, FrameReader,
+        pb::{Heartbeat, packet::Body},
+    },
+};
+
+/// Rounds of read and write before other tasks get their turn.
+const ROUNDS: usize = 16;
+
+/// How long a link that is to close may take to write what is queued.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Drives a link until it closes, and says why it did.
+///
+/// # Cancel safety
+///
+/// Dropping it closes the socket; the link refuses what is sent from then on.
+pub(crate) async fn drive<S, E>(
+    stream: S,
+    reader: FrameReader,
+    link: &Link,
+    endpoint: &mut E,
+    options: &Options,
+) -> Error
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    E: Endpoint,
+{
+    link.note_heard();
+    let next = Instant::now() + options.heartbeat;
+    let _shut = ShutOnDrop(link);
+    let mut driver = Driver {
+        stream,
+        reader,
+        assembler: Assembler::new(options.max_payload, options.max_queued),
+        batch: Batch::default(),
+        link,
+        endpoint,
+        options,
+        timer: Box::pin(sleep_until(next)),
+        next_heartbeat: next,
+        flush_until: None,
+    };
+    let reason = poll_fn(|cx| driver.poll(cx)).await;
+    link.shut(&reason);
+    reason
+}
+
+struct ShutOnDrop<'a>(&'a Link);
+
+impl Drop for ShutOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.shut(&Error::new(ErrorKind::Disconnected, "the link was dropped"));
+    }
+}
+
+struct Driver<'a, S, E> {
+    stream: S,
+    reader: FrameReader,
+    assembler: Assembler,
+    batch: Batch,
+    link: &'a Link,
+    endpoint: &'a mut E,
+    options: &'a Options,
+    timer: Pin<Box<Sleep>>,
+    next_heartbeat: Instant,
+    /// Set once the link is to close: until when it may still write.
+    flush_until: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        // Registered before the queue is looked at, so that nothing queued later is missed.
+        self.link.0.waker.register(cx.waker());
+        for _ in 0..ROUNDS {
+            // Reading comes before the timer: a process that was frozen or busy sees what the
+            // peer sent meanwhile before it judges the peer's silence.
+            let read = match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => false,
+            };
+            if let Err(error) = self.poll_timer(cx) {
+                return Poll::Ready(error);
+            }
+            match self.poll_write(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Ready(Ok(())) => {
+                    if let Poll::Ready(reason) = self.poll_finish(cx) {
+                        return Poll::Ready(reason);
+                    }
+                }
+                Poll::Pending => {
+                    if let Some(reason) = self.flush_expired() {
+                        return Poll::Ready(reason);
+                    }
+                }
+            }
+            if !read {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read, and all packets that are whole then.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let read = poll_read_buf(Pin::new(&mut self.stream), cx, self.reader.buffer());
+        let read = ready!(read).map_err(|error| lost(&error))?;
+        if read == 0 {
+            return Poll::Ready(Err(Error::new(
+                ErrorKind::Disconnected,
+                "the peer closed the connection",
+            )));
+        }
+        self.reader.filled(read);
+        self.link.note_heard();
+        self.endpoint.on_heard();
+        while let Some(packet) = self.reader.next()? {
+            let packet = match packet.body {
+                Some(Body::Part(part)) => match self.assembler.push(part)? {
+                    Some(whole) => whole,
+                    None => continue,
+                },
+                _ => packet,
+            };
+            self.endpoint.on_packet(packet)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let late = now.duration_since(self.timer.deadline()) > self.options.heartbeat / 4;
+            if now >= self.next_heartbeat {
+                self.next_heartbeat = now + self.options.heartbeat;
+                self.batch.push(Frame::new(0, Heartbeat::default()), None);
+            }
+            if late {
+                // This process was frozen or busy. What the peer sent meanwhile may not have been
+                // seen yet, so its silence is judged a moment later.
+                self.timer.as_mut().reset(now + self.options.heartbeat / 4);
+                continue;
+            }
+            let silence = self.link.silence();
+            self.endpoint.on_silence(silence);
+            if silence >= self.options.drop_after {
+                return Err(Error::new(
+                    ErrorKind::Disconnected,
+                    format!("nothing was heard of the peer for {silence:?}"),
+                ));
+            }
+            let next = self.next_look(now, silence);
+            self.timer.as_mut().reset(next);
+        }
+        Ok(())
+    }
+
+    /// The next heartbeat, or the moment from which on the silence counts, whichever is first.
+    fn next_look(&self, now: Instant, silence: Duration) -> Instant {
+        let mut next = self.next_heartbeat;
+        for bound in [self.options.stale_after, self.options.drop_after] {
+            if let Some(left) = bound.checked_sub(silence).filter(|left| !left.is_zero()) {
+                // One more millisecond, because the clock of the silence counts in milliseconds.
+                next = next.min(now + left + Duration::from_millis(1));
+            }
+        }
+        if let Some(until) = self.flush_until {
+            next = next.min(until);
+        }
+        next
+    }
+
+    /// Ready when nothing is left to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if !self.batch.is_staged() && !self.stage() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut slices = [IoSlice::new(&[]); Batch::MAX_PIECES];
+            let count = self.batch.slices(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))
+                .map_err(|error| lost(&error))?;
+            if written == 0 {
+                return Poll::Ready(Err(lost(&io::ErrorKind::WriteZero.into())));
+            }
+            let endpoint = &mut *self.endpoint;
+            self.batch.advance(written, |mark| endpoint.on_sent(mark));
+            self.note_backlog();
+        }
+    }
+
+    /// Takes over what is queued and makes up the next write. False: there is nothing to write.
+    fn stage(&mut self) -> bool {
+        {
+            let mut queue = self.link.queue();
+            queue.bytes = 0;
+            for (frame, mark) in queue.frames.drain(..) {
+                self.batch.push(frame, mark);
+            }
+        }
+        if self.batch.has_room() {
+            self.endpoint.fill(&mut self.batch);
+        }
+        self.batch.stage();
+        for topic in self.batch.finished() {
+            self.endpoint.on_value_written(topic);
+        }
+        self.note_backlog();
+        self.batch.is_staged()
+    }
+
+    fn note_backlog(&self) {
+        self.link.0.backlog.store(self.batch.len(), Ordering::Relaxed);
+    }
+
+    /// The link was asked to close, and the peer took too long to read what is queued.
+    fn flush_expired(&mut self) -> Option<Error> {
+        let reason = self.link.queue().closing.clone()?;
+        let now = Instant::now();
+        let until = *self.flush_until.get_or_insert(now + FLUSH);
+        if now >= until {
+            return Some(reason);
+        }
+        if self.timer.deadline() > until {
+            self.timer.as_mut().reset(until);
+        }
+        None
+    }
+
+    /// Ready when the link was asked to close and nothing is left to write, or time is up.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let Some(reason) = self.link.queue().closing.clone() else { return Poll::Pending };
+        // The peer's end of file is worth waiting for no longer than for the write itself.
+        let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+        Poll::Ready(reason)
+    }
+}
+
+fn lost(error: &io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the connection was lost: {error}"))
+}

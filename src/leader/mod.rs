@@ -1,0 +1,437 @@
+//! A leader: one a channel. It owns the real client and serves the followers of the channel.
+//!
+//! ```text
+//!  link ──► Session ──► calls         (call.rs, share.rs)
+//!                   ──► topics        (topics.rs drives; topic.rs and work.rs are the state)
+//!                   ──► publications  (publication.rs)
+//!                          │
+//!                          ▼
+//!                    dyn Upstream     the real client
+//! ```
+//! Users in the leader's own process are followers, too, over a pipe in memory: one way to do each
+//! thing, and the same semantics in every role.
+
+mod call;
+mod peer;
+mod publication;
+mod session;
+mod share;
+mod sink;
+mod stats;
+mod topic;
+mod topics;
+mod upstream;
+mod work;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime::Handle,
+    sync::watch,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::sink::Sink;
+use self::{call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
+    topics::Topics};
+pub(crate) use self::{
+    stats::{LeaderStats, Stats},
+    upstream::{Connector, Upstream},
+};
+use crate::{
+    connection::{Backoff, Link, drive},
+    error::{Error, ErrorKind, Result},
+    options::Options,
+    protocol::{Frame, FrameReader, MethodMap, handshake, pb},
+    server::{Incoming, Lead, Reservation},
+    spec::{ChannelSpec, Failure, Health},
+};
+
+/// How long closing may take, withdrawing publications and closing the client together.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// A leader. It lives until it is [closed](Leader::close), or dropped by all who hold it and all
+/// its links.
+pub(crate) struct Leader {
+    channel: String,
+    spec: ChannelSpec,
+    connector: Box<dyn Connector>,
+    options: Options,
+    /// Random; tells this start of the leader from others.
+    epoch: u64,
+    runtime: Handle,
+    client: watch::Sender<Client>,
+    /// Turns with each report of `#[health]`. An error: the upstream is lost.
+    health: watch::Sender<Result<()>>,
+    topics: Topics,
+    shares: Shares,
+    publications: Publications,
+    peers: Mutex<HashMap<u64, Link>>,
+    last_peer: AtomicU64,
+    stats: Stats,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    /// The place on the Local Server; given up at close.
+    reservation: Mutex<Option<Reservation>>,
+}
+
+/// The real client, as it comes and goes.
+#[derive(Clone)]
+enum Client {
+    /// Not there yet, with the last failure.
+    Connecting(Option<Error>),
+    Ready(Arc<dyn Upstream>),
+    Closed,
+}
+
+/// What a leader is made of.
+pub(crate) struct Setup {
+    pub(crate) channel: String,
+    pub(crate) spec: ChannelSpec,
+    pub(crate) connector: Box<dyn Connector>,
+    pub(crate) options: Options,
+    /// A failure to connect is tried again instead of ending the start, as in a replacement of a
+    /// leader that served before.
+    pub(crate) retry_connect: bool,
+}
+
+impl Leader {
+    /// Connects the real client and takes up the lead of the channel.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Connect`] if the client can't be connected; who waits for the channel is told
+    /// the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives the channel up.
+    pub(crate) async fn start(
+        setup: Setup,
+        reservation: Option<Reservation>,
+    ) -> Result<Arc<Self>> {
+        let retry = setup.retry_connect;
+        let leader = Arc::new(Self::new(setup)?);
+        if !retry {
+            match leader.connect().await {
+                Ok(client) => leader.ready(client),
+                Err(error) => {
+                    if let Some(reservation) = reservation {
+                        reservation.fail(&error);
+                    }
+                    return Err(error);
+                }
+            }
+        } else {
+            let retrying = Arc::clone(&leader);
+            leader.tasks.spawn_on(async move { retrying.connect_until_ready().await }, &leader.runtime);
+        }
+        if let Some(reservation) = reservation {
+            reservation.open(Arc::new(Door(Arc::downgrade(&leader))));
+            *lock(&leader.reservation) = Some(reservation);
+        }
+        Ok(leader)
+    }
+
+    fn new(setup: Setup) -> Result<Self> {
+        let Setup { channel, spec, connector, options, retry_connect: _ } = setup;
+        Ok(Self {
+            epoch: u64::from_be_bytes(handshake::random()?).max(1),
+            channel,
+            spec,
+            connector,
+            options,
+            runtime: Handle::current(),
+            client: watch::Sender::new(Client::Connecting(None)),
+            health: watch::Sender::new(Ok(())),
+            topics: Topics::default(),
+            shares: Shares::default(),
+            publications: Publications::default(),
+            peers: Mutex::default(),
+            last_peer: AtomicU64::new(0),
+            stats: Stats::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            reservation: Mutex::default(),
+        })
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Upstream>> {
+        let limit = self.options.create_timeout;
+        let connected = timeout(limit, guarded(self.connector.connect()))
+            .await
+            .map_err(|_| Error::timeout(limit, "#[connect] did not end"))
+            .and_then(|guarded| guarded)
+            .and_then(|connected| connected.map_err(Failure::into_error));
+        connected.map_err(|cause| {
+            Error::new(ErrorKind::Connect, format!("the client can't be connected: {cause}"))
+                .with_channel(&self.channel)
+                .with_client(cause.name().map(str::to_owned), cause.code().map(str::to_owned))
+                .with_source(cause)
+        })
+    }
+
+    async fn connect_until_ready(self: Arc<Self>) {
+        let mut backoff = Backoff::new(self.options.reconnect);
+        loop {
+            let connected = tokio::select! {
+                connected = self.connect() => connected,
+                () = self.closing.cancelled() => return,
+            };
+            match connected {
+                Ok(client) => return self.ready(client),
+                Err(error) => {
+                    tracing::warn!(%error, "connecting failed; trying again");
+                    self.client.send_replace(Client::Connecting(Some(error)));
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_pause()) => {}
+                () = self.closing.cancelled() => return,
+            }
+        }
+    }
+
+    fn ready(self: &Arc<Self>, client: Arc<dyn Upstream>) {
+        let weak = Arc::downgrade(self);
+        let report = move |health| {
+            if let Some(leader) = weak.upgrade() {
+                leader.note_health(health);
+            }
+        };
+        if let Some(health) = client.health(Box::new(report)) {
+            let leader = Arc::downgrade(self);
+            let closing = self.closing.clone();
+            let watch = async move {
+                let end = tokio::select! {
+                    end = guarded(health) => end,
+                    () = closing.cancelled() => return,
+                };
+                if let (Err(panicked), Some(leader)) = (end, leader.upgrade()) {
+                    leader.stats.note_panic(&panicked);
+                }
+            };
+            self.tasks.spawn_on(watch, &self.runtime);
+        }
+        self.client.send_replace(Client::Ready(client));
+    }
+
+    fn note_health(self: &Arc<Self>, health: Health) {
+        match health {
+            Health::Lost(reason) => {
+                tracing::warn!(channel = %self.channel, reason, "the upstream is lost");
+                let cause = Error::new(ErrorKind::UpstreamLost, reason).with_channel(&self.channel);
+                self.health.send_replace(Err(cause));
+            }
+            Health::Restored => {
+                tracing::info!(channel = %self.channel, "the upstream is restored");
+                self.health.send_replace(Ok(()));
+                let leader = Arc::clone(self);
+                self.tasks.spawn_on(async move { leader.publish_again().await }, &self.runtime);
+            }
+        }
+    }
+
+    /// The client, if it is connected.
+    fn client(&self) -> Option<Arc<dyn Upstream>> {
+        match &*self.client.borrow() {
+            Client::Ready(client) => Some(Arc::clone(client)),
+            Client::Connecting(_) | Client::Closed => None,
+        }
+    }
+
+    /// The client, as soon as it is connected. The caller bounds the wait.
+    async fn wait_for_client(&self) -> Result<Arc<dyn Upstream>> {
+        let mut client = self.client.subscribe();
+        let ready = client.wait_for(|client| !matches!(client, Client::Connecting(_))).await;
+        match ready.as_deref() {
+            Ok(Client::Ready(client)) => Ok(Arc::clone(client)),
+            _ => Err(self.closed()),
+        }
+    }
+
+    /// The client as soon as it is connected and not reported as lost, and what turns when that
+    /// changes. `unavailable` hears why it is not there.
+    async fn healthy_client(
+        &self,
+        unavailable: impl Fn(Error),
+    ) -> Result<(Arc<dyn Upstream>, watch::Receiver<Result<()>>)> {
+        let mut health = self.health.subscribe();
+        let mut client = self.client.subscribe();
+        loop {
+            let lost = health.borrow_and_update().as_ref().err().cloned();
+            let now = client.borrow_and_update().clone();
+            match (now, lost) {
+                (Client::Closed, _) => return Err(self.closed()),
+                (Client::Ready(client), None) => return Ok((client, health)),
+                (Client::Ready(_), Some(cause)) | (Client::Connecting(Some(cause)), _) => {
+                    unavailable(cause);
+                }
+                (Client::Connecting(None), _) => {}
+            }
+            tokio::select! {
+                _ = health.changed() => {}
+                _ = client.changed() => {}
+            }
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::closed("the leader").with_channel(&self.channel)
+    }
+
+    /// Compares a follower with this leader.
+    pub(crate) fn admit(&self, follower: &pb::Channel) -> Result<(pb::RegisteredBody, MethodMap)> {
+        if follower.codec != self.spec.codec {
+            return Err(Error::new(
+                ErrorKind::CodecMismatch,
+                format!(
+                    "the leader uses the codec {}, this process {}; build both from the same \
+                     version of the client",
+                    self.spec.codec, follower.codec
+                ),
+            )
+            .with_channel(&self.channel));
+        }
+        let methods = MethodMap::compare(self.spec.methods, &follower.methods);
+        let answer = pb::RegisteredBody {
+            refused: None,
+            epoch: self.epoch,
+            pid: std::process::id(),
+            mismatches: methods.mismatches(),
+            max_payload: self.options.max_payload as u64,
+        };
+        Ok((answer, methods))
+    }
+
+    /// Serves a link until it closes.
+    pub(crate) fn serve<S>(
+        self: &Arc<Self>,
+        stream: S,
+        reader: FrameReader,
+        owner: [u8; 16],
+        methods: MethodMap,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let leader = Arc::clone(self);
+        let id = self.last_peer.fetch_add(1, Ordering::Relaxed) + 1;
+        let link = Link::new(self.options.max_queued);
+        lock(&self.peers).insert(id, link.clone());
+        if self.closing.is_cancelled() {
+            // Closing has told all links that it saw, which this one may have missed.
+            self.say_goodbye(&link);
+        }
+        let peer = Peer::new(id, link, owner, self.options.max_payload);
+        let serve = async move {
+            let peer = Arc::new(peer);
+            let options = leader.options.clone();
+            let mut session = Session::new(leader, Arc::clone(&peer), methods);
+            let reason = drive(stream, reader, &peer.link, &mut session, &options).await;
+            tracing::debug!(%reason, "a follower's link closed");
+        };
+        self.tasks.spawn_on(serve, &self.runtime);
+    }
+
+    fn say_goodbye(&self, link: &Link) {
+        let reason = self.closed();
+        let goodbye = pb::GoAway { reason: Some((&reason).into()), last_id: 0 };
+        // A link that takes no more is closing anyway.
+        let _ = link.send(Frame::new(0, goodbye), None);
+        link.finish(reason);
+    }
+
+    fn forget_peer(&self, peer: u64) {
+        lock(&self.peers).remove(&peer);
+    }
+
+    /// Gives the channel up: tells the followers, withdraws what was published, closes the client.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was not done is done by nobody; the client is dropped in any case.
+    pub(crate) async fn close(&self) {
+        // No new link from here on.
+        drop(lock(&self.reservation).take());
+        if matches!(&*self.client.borrow(), Client::Closed) {
+            return;
+        }
+        self.closing.cancel();
+        let links: Vec<Link> = lock(&self.peers).values().cloned().collect();
+        for link in links {
+            self.say_goodbye(&link);
+        }
+        let withdraw_and_close = async {
+            if let Some(client) = self.client() {
+                self.withdraw_all().await;
+                self.client.send_replace(Client::Closed);
+                if let Err(panicked) = guarded(client.close()).await {
+                    self.stats.note_panic(&panicked);
+                }
+            }
+        };
+        if timeout(CLOSE, withdraw_and_close).await.is_err() {
+            tracing::error!(channel = %self.channel, "closing took longer than {CLOSE:?}; giving up");
+        }
+        self.client.send_replace(Client::Closed);
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    pub(crate) fn stats(&self) -> LeaderStats {
+        LeaderStats {
+            topics: self.topics.len(),
+            publications: self.publication_count(),
+            followers: lock(&self.peers).len(),
+            ..self.stats.snapshot()
+        }
+    }
+}
+
+/// What the Local Server holds of a leader; it keeps no leader alive.
+struct Door(Weak<Leader>);
+
+impl Lead for Door {
+    fn admit(&self, follower: &pb::Channel) -> Result<(pb::RegisteredBody, MethodMap)> {
+        match self.0.upgrade() {
+            Some(leader) => leader.admit(follower),
+            None => Err(Error::closed("the leader")),
+        }
+    }
+
+    fn take(&self, link: Incoming) {
+        let Some(leader) = self.0.upgrade() else { return };
+        let Incoming { stream, reader, owner, methods, pid } = link;
+        tracing::debug!(channel = %leader.channel, pid, "a follower registered");
+        // The socket becomes one of the runtime that runs the client, so that a call needs no hop
+        // to another thread.
+        let _context = leader.runtime.enter();
+        match TcpStream::from_std(stream) {
+            Ok(stream) => leader.serve(stream, reader, owner, methods),
+            Err(error) => tracing::warn!(%error, pid, "a link could not be taken over"),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Leader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}

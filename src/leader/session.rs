@@ -1,0 +1,231 @@
+//! The leader's end of one follower's link.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Leader,
+    call::{Call, InFlight, Running, deadline},
+    lock,
+    peer::Peer,
+    publication::{Request, Wish},
+    topics::{Has, Topic},
+};
+use crate::{
+    connection::Endpoint,
+    error::{Error, ErrorKind, Result},
+    protocol::{
+        Batch, MethodMap,
+        pb::{self, Packet, packet::Body},
+    },
+    spec::{MethodKind, MethodSpec},
+};
+
+/// One follower, from registration to the end of its link.
+pub(super) struct Session {
+    leader: Arc<Leader>,
+    peer: Arc<Peer>,
+    methods: MethodMap,
+    in_flight: InFlight,
+    /// Its subscriptions by the request that made each, and by the number of the topic.
+    requests: HashMap<u64, Arc<Topic>>,
+    numbers: HashMap<u64, Arc<Topic>>,
+    /// It said goodbye, so that what it published is withdrawn at once.
+    said_goodbye: bool,
+}
+
+impl Session {
+    pub(super) fn new(leader: Arc<Leader>, peer: Arc<Peer>, methods: MethodMap) -> Self {
+        leader.owner_came(peer.owner, peer.id);
+        Self {
+            leader,
+            peer,
+            methods,
+            in_flight: InFlight::default(),
+            requests: HashMap::new(),
+            numbers: HashMap::new(),
+            said_goodbye: false,
+        }
+    }
+
+    /// The method of a request, if it is of the right kind.
+    fn method(&self, index: u32, is_kind: fn(MethodKind) -> bool) -> Result<(usize, &'static MethodSpec)> {
+        let mismatch = |reason| {
+            Error::new(ErrorKind::MethodMismatch, reason).with_channel(&self.leader.channel)
+        };
+        let index = self.methods.get(index).map_err(mismatch)?;
+        let spec = &self.leader.spec.methods[index];
+        if !is_kind(spec.kind) {
+            let reason = "a request of another kind than the method".to_owned();
+            return Err(mismatch(reason).with_method(spec.name));
+        }
+        Ok((index, spec))
+    }
+
+    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: bytes::Bytes) {
+        let is_invoke = |kind| matches!(kind, MethodKind::Invoke { .. });
+        let (method, spec) = match self.method(invoke.method, is_invoke) {
+            Ok(found) => found,
+            Err(error) => return self.peer.answer(id, Err(error.into())),
+        };
+        let deadline = deadline(invoke.timeout_ms, self.leader.options.call_timeout);
+        let call = Call { method, args, deadline };
+        let bound = self.leader.options.max_in_flight;
+        let busy = lock(&self.in_flight).len() >= bound;
+        match spec.kind {
+            MethodKind::Invoke { oneway: true, .. } => self.leader.start_oneway(call),
+            _ if busy => {
+                let reason = format!("{bound} calls are in flight on this link already");
+                let error = Error::new(ErrorKind::Overloaded, reason);
+                self.peer.answer(id, Err(error.into()));
+            }
+            MethodKind::Invoke { share: true, .. } => {
+                self.leader.share_call(&self.peer, id, call, &self.in_flight);
+            }
+            _ => self.leader.start_call(&self.peer, id, call, &self.in_flight),
+        }
+    }
+
+    fn cancel(&self, id: u64) {
+        let running = lock(&self.in_flight).remove(&id);
+        match running {
+            Some(Running::Alone(task)) => task.abort(),
+            Some(Running::Shared) => self.leader.leave_share(self.peer.id, id),
+            None => {}
+        }
+    }
+
+    fn publish(&self, id: u64, index: u32, timeout_ms: u32, args: bytes::Bytes, wish: Wish) {
+        let is_kind = match wish {
+            Wish::Publish => |kind| matches!(kind, MethodKind::Publish { .. }),
+            Wish::Unpublish => |kind| matches!(kind, MethodKind::Unpublish { .. }),
+        };
+        let method = match self.method(index, is_kind) {
+            // What is withdrawn is kept under the method that published it.
+            Ok((_, MethodSpec { kind: MethodKind::Unpublish { publish }, .. })) => *publish,
+            Ok((method, _)) => method,
+            Err(error) => return self.peer.answer(id, Err(error.into())),
+        };
+        let deadline = deadline(timeout_ms, self.leader.options.call_timeout);
+        let asker = (Arc::clone(&self.peer), id);
+        let request = Request { method, args, deadline, wish, asker };
+        self.leader.publish(self.peer.owner, request);
+    }
+
+    fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: bytes::Bytes) {
+        match self.try_subscribe(id, subscribe, args) {
+            Ok(topic) => {
+                self.numbers.insert(topic.number, Arc::clone(&topic));
+                self.requests.insert(id, topic);
+            }
+            Err(error) => self.peer.answer_subscribe(id, Err(&error.into())),
+        }
+    }
+
+    fn try_subscribe(
+        &self,
+        id: u64,
+        subscribe: &pb::Subscribe,
+        args: bytes::Bytes,
+    ) -> Result<Arc<Topic>> {
+        let is_subscribe = |kind| matches!(kind, MethodKind::Subscribe { .. });
+        let (method, _) = self.method(subscribe.method, is_subscribe)?;
+        let bound = self.leader.options.max_subscriptions;
+        // Twice, because one may subscribe again before its unsubscribe has arrived.
+        if self.requests.len() >= bound.saturating_mul(2) {
+            return Err(Error::new(
+                ErrorKind::Overloaded,
+                format!("this process has {bound} subscriptions already"),
+            ));
+        }
+        let key = self
+            .leader
+            .connector
+            .key(method, args)
+            .map_err(|error| self.leader.name_error(method, error))?;
+        let has = Has {
+            epoch: subscribe.epoch,
+            topic: subscribe.topic,
+            version: subscribe.version,
+        };
+        Ok(self.leader.topics.attach(&self.leader, (method, key), &self.peer, id, has))
+    }
+
+    fn unsubscribe(&mut self, id: u64) {
+        let Some(topic) = self.requests.remove(&id) else { return };
+        topic.detach(self.peer.id, id);
+        if !self.requests.values().any(|other| other.number == topic.number) {
+            self.numbers.remove(&topic.number);
+        }
+    }
+}
+
+impl Endpoint for Session {
+    fn on_packet(&mut self, packet: Packet) -> Result<()> {
+        let Packet { id, body, payload } = packet;
+        let limit = self.leader.options.max_payload;
+        if payload.len() > limit {
+            return Err(Error::protocol(format!("a payload is over the limit of {limit} bytes")));
+        }
+        match body {
+            Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload),
+            Some(Body::Cancel(_)) => self.cancel(id),
+            Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe, payload),
+            Some(Body::Unsubscribe(_)) => self.unsubscribe(id),
+            Some(Body::Publish(publish)) => {
+                self.publish(id, publish.method, publish.timeout_ms, payload, Wish::Publish);
+            }
+            Some(Body::Unpublish(unpublish)) => {
+                self.publish(id, unpublish.method, unpublish.timeout_ms, payload, Wish::Unpublish);
+            }
+            Some(Body::Replayed(_)) => self.leader.owner_replayed(self.peer.owner, self.peer.id),
+            Some(Body::Settle(settle)) => {
+                if let Some(topic) = self.numbers.get(&id) {
+                    topic.settle(self.peer.id, settle.item, settle.done, settle.room);
+                }
+            }
+            Some(Body::GoAway(_)) => self.said_goodbye = true,
+            // Unknown and meaningless packets are ignored, so that the protocol can grow.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, batch: &mut Batch) {
+        let mut woken = self.peer.take_woken().into_iter();
+        for topic in woken.by_ref() {
+            if topic.drain(self.peer.id, batch) {
+                self.peer.put_back([topic]);
+            }
+            if !batch.has_room() {
+                break;
+            }
+        }
+        self.peer.put_back(woken);
+    }
+
+    fn on_value_written(&mut self, topic: u64) {
+        if let Some(topic) = self.numbers.get(&topic)
+            && topic.value_written(self.peer.id)
+        {
+            self.peer.wake(Arc::clone(topic));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for (request, topic) in self.requests.drain() {
+            topic.detach(self.peer.id, request);
+        }
+        let in_flight = std::mem::take(&mut *lock(&self.in_flight));
+        for (request, running) in in_flight {
+            match running {
+                Running::Alone(task) => task.abort(),
+                Running::Shared => self.leader.leave_share(self.peer.id, request),
+            }
+        }
+        self.peer.take_woken();
+        self.leader.owner_left(self.peer.owner, self.peer.id, self.said_goodbye);
+        self.leader.forget_peer(self.peer.id);
+    }
+}

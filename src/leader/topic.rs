@@ -1,0 +1,411 @@
+//! One topic of a leader: its values, its state, and how far each follower has got.
+//!
+//! Pure: no socket, clock or task. `P` stands for a follower.
+//!
+//! ```text
+//!            value                      failure, end, loss
+//! Starting ─────────► Live ───────────────────────────────► Stale
+//!    ▲ │ failure       ▲                                      │
+//!    └─┘ (new cause)   └──────────── value ◄──────────────────┘
+//! ```
+//! Every change of state is a *turn*. A follower that was told the last turn and has the newest
+//! value needs nothing more; so nothing is queued for a follower that does not read, and what it
+//! missed costs no memory.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    error::Error,
+    protocol::{Frame, pb},
+};
+
+/// How far a topic is in touch with the upstream.
+#[derive(Debug, Clone)]
+enum State {
+    Starting { cause: Option<Error> },
+    Live,
+    Stale { since: Instant, cause: Error },
+}
+
+/// The bounds of a ring of values.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ring {
+    pub(super) values: usize,
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct TopicState<P> {
+    /// The number under which the topic is spoken of on the wire.
+    number: u64,
+    bounds: Ring,
+    /// The newest values, of contiguous versions that end at `version`. Each frame is encoded
+    /// once and the same for every follower.
+    ring: VecDeque<Frame>,
+    ring_bytes: usize,
+    /// Of the newest value; 0 before the first.
+    version: u64,
+    newest: Bytes,
+    state: State,
+    turn: u64,
+    followers: HashMap<u64, Progress<P>>,
+}
+
+#[derive(Debug)]
+struct Progress<P> {
+    peer: P,
+    /// The request that subscribed; an unsubscribe names it.
+    request: u64,
+    /// Version of the last value that was given to the follower.
+    cursor: u64,
+    /// The last turn that the follower knows.
+    told: u64,
+    /// A large value is on its way in parts; a newer one waits for its end.
+    busy: bool,
+    /// The follower was woken and has not drained since.
+    woken: bool,
+}
+
+impl<P: Clone> TopicState<P> {
+    pub(super) fn new(number: u64, bounds: Ring) -> Self {
+        Self {
+            number,
+            bounds,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            version: 0,
+            newest: Bytes::new(),
+            state: State::Starting { cause: None },
+            turn: 1,
+            followers: HashMap::new(),
+        }
+    }
+
+    /// A value of the upstream. Returns who is to be woken.
+    pub(super) fn push(&mut self, value: Bytes) -> Vec<P> {
+        let was_live = matches!(self.state, State::Live);
+        self.state = State::Live;
+        if self.version > 0 && self.newest == value {
+            // Equal values cost no frame, unless it has to be said that the topic lives again.
+            return if was_live { Vec::new() } else { self.turn() };
+        }
+        self.version += 1;
+        self.newest = value.clone();
+        let update = pb::Update { version: self.version };
+        let frame = Frame::with_payload(self.number, update, value);
+        self.ring_bytes += frame.packet_len();
+        self.ring.push_back(frame);
+        while self.ring.len() > self.bounds.values || self.ring_bytes > self.bounds.bytes {
+            if self.ring.len() == 1 {
+                break;
+            }
+            self.ring_bytes -= self.ring.pop_front().map_or(0, |frame| frame.packet_len());
+        }
+        if !was_live {
+            self.turn += 1;
+        }
+        self.wake_all()
+    }
+
+    /// The topic is cut off from the upstream. Returns who is to be woken.
+    pub(super) fn fail(&mut self, cause: Error, now: Instant) -> Vec<P> {
+        self.state = match &self.state {
+            State::Starting { .. } => State::Starting { cause: Some(cause) },
+            State::Live => State::Stale { since: now, cause },
+            State::Stale { since, .. } => State::Stale { since: *since, cause },
+        };
+        self.turn()
+    }
+
+    /// The topic is in touch with the upstream, without a value to show for it.
+    pub(super) fn live(&mut self) -> Vec<P> {
+        self.state = State::Live;
+        self.turn()
+    }
+
+    fn turn(&mut self) -> Vec<P> {
+        self.turn += 1;
+        self.wake_all()
+    }
+
+    fn wake_all(&mut self) -> Vec<P> {
+        let mut woken = Vec::new();
+        for progress in self.followers.values_mut() {
+            if !progress.woken && !progress.busy {
+                progress.woken = true;
+                woken.push(progress.peer.clone());
+            }
+        }
+        woken
+    }
+
+    /// Adds a follower, which has the value of version `has` already. It counts as woken.
+    pub(super) fn attach(&mut self, id: u64, peer: P, request: u64, has: Option<u64>) {
+        let up_to_date = has == Some(self.version);
+        let cursor = if up_to_date { self.version } else { self.version.saturating_sub(1) };
+        let progress = Progress { peer, request, cursor, told: 0, busy: false, woken: true };
+        self.followers.insert(id, progress);
+    }
+
+    /// Removes a follower, if this request is the one that added it.
+    pub(super) fn detach(&mut self, id: u64, request: u64) -> bool {
+        let is_the_one = |progress: &Progress<P>| progress.request == request;
+        if self.followers.get(&id).is_some_and(is_the_one) {
+            self.followers.remove(&id);
+            return true;
+        }
+        false
+    }
+
+    /// A large value was written to its end. True: there is more for this follower.
+    pub(super) fn value_written(&mut self, id: u64) -> bool {
+        let Some(progress) = self.followers.get_mut(&id) else { return false };
+        progress.busy = false;
+        let more = progress.cursor < self.version || progress.told != self.turn;
+        let wake = more && !progress.woken;
+        progress.woken |= more;
+        wake
+    }
+
+    /// Gives a follower what it does not have, while `give` takes it.
+    pub(super) fn drain(&mut self, id: u64, now: Instant, give: &mut impl FnMut(Frame) -> Given) {
+        let Some(progress) = self.followers.get_mut(&id) else { return };
+        progress.woken = false;
+        if progress.busy {
+            return;
+        }
+        while progress.cursor < self.version {
+            let behind = usize::try_from(self.version - progress.cursor).unwrap_or(usize::MAX);
+            if behind > self.ring.len() {
+                // It fell behind what is kept: on to the newest. The step in the version says how
+                // many it missed.
+                progress.cursor = self.version - 1;
+                continue;
+            }
+            let given = give(self.ring[self.ring.len() - behind].clone());
+            progress.cursor += 1;
+            if progress.cursor == self.version && matches!(self.state, State::Live) {
+                progress.told = self.turn;
+            }
+            match given {
+                Given::AndRoom => {}
+                Given::NoRoom => {
+                    progress.woken = progress.cursor < self.version || progress.told != self.turn;
+                    return;
+                }
+                Given::InParts => {
+                    progress.busy = true;
+                    return;
+                }
+            }
+        }
+        if progress.told != self.turn {
+            progress.told = self.turn;
+            give(Frame::new(self.number, self.state.on_wire(now)));
+        }
+    }
+
+    /// Whether a follower has to be drained once more, as after [`Given::NoRoom`].
+    pub(super) fn is_woken(&self, id: u64) -> bool {
+        self.followers.get(&id).is_some_and(|progress| progress.woken)
+    }
+}
+
+/// What became of a frame that was given to a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Queued; there is room for more.
+    AndRoom,
+    /// Queued; no more for now.
+    NoRoom,
+    /// Queued in parts.
+    InParts,
+}
+
+impl State {
+    fn on_wire(&self, now: Instant) -> pb::State {
+        use pb::state::State as Wire;
+        let state = match self {
+            Self::Starting { cause } => {
+                Wire::Starting(pb::Starting { cause: cause.as_ref().map(Into::into) })
+            }
+            Self::Live => Wire::Live(pb::Live {}),
+            Self::Stale { since, cause } => {
+                let for_ms = now.saturating_duration_since(*since).as_millis();
+                let for_ms = u64::try_from(for_ms).unwrap_or(u64::MAX);
+                Wire::Stale(pb::Stale { cause: Some(cause.into()), for_ms })
+            }
+        };
+        pb::State { state: Some(state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const BOUNDS: Ring = Ring { values: 4, bytes: 1 << 20 };
+
+    fn topic() -> TopicState<u64> {
+        TopicState::new(9, BOUNDS)
+    }
+
+    fn drain(topic: &mut TopicState<u64>, id: u64) -> Vec<String> {
+        let mut seen = Vec::new();
+        topic.drain(id, Instant::now(), &mut |frame| {
+            seen.push(describe(frame));
+            Given::AndRoom
+        });
+        seen
+    }
+
+    fn describe(frame: Frame) -> String {
+        let mut reader = crate::protocol::FrameReader::default();
+        for chunk in frame.chunks() {
+            reader.buffer().extend_from_slice(&chunk);
+        }
+        let packet = reader.next().unwrap().unwrap();
+        match packet.body.unwrap() {
+            pb::packet::Body::Update(update) => {
+                format!("{}={}", update.version, String::from_utf8_lossy(&packet.payload))
+            }
+            pb::packet::Body::State(state) => match state.state.unwrap() {
+                pb::state::State::Starting(starting) => {
+                    format!("starting {}", starting.cause.map_or_else(String::new, |c| c.message))
+                }
+                pb::state::State::Live(_) => "live".to_owned(),
+                pb::state::State::Stale(stale) => format!("stale {}", stale.cause.unwrap().message),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn value(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn cause(text: &str) -> Error {
+        Error::new(ErrorKind::UpstreamEnded, text)
+    }
+
+    #[test]
+    fn a_late_follower_gets_the_newest_value_alone() {
+        let mut topic = topic();
+        topic.push(value("a"));
+        topic.push(value("b"));
+        topic.attach(1, 1, 100, None);
+        assert_eq!(drain(&mut topic, 1), ["2=b"]);
+        assert_eq!(drain(&mut topic, 1), [""; 0]);
+    }
+
+    #[test]
+    fn an_equal_value_wakes_nobody_unless_the_topic_was_stale() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        topic.push(value("a"));
+        drain(&mut topic, 1);
+        assert!(topic.push(value("a")).is_empty());
+        assert_eq!(topic.fail(cause("gone"), Instant::now()), [1]);
+        assert_eq!(drain(&mut topic, 1), ["stale gone"]);
+        assert_eq!(topic.push(value("a")), [1]);
+        assert_eq!(drain(&mut topic, 1), ["live"]);
+    }
+
+    #[test]
+    fn a_follower_that_is_behind_skips_to_the_newest() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        topic.push(value("0"));
+        drain(&mut topic, 1);
+        for text in ["a", "b", "c", "d", "e"] {
+            topic.push(value(text));
+        }
+        assert_eq!(drain(&mut topic, 1), ["6=e"]);
+        topic.push(value("f"));
+        topic.push(value("g"));
+        assert_eq!(drain(&mut topic, 1), ["7=f", "8=g"]);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_in_bytes_but_keeps_the_newest() {
+        let mut topic = TopicState::<u64>::new(9, Ring { values: 64, bytes: 100 });
+        topic.push(Bytes::from(vec![1; 90]));
+        topic.push(Bytes::from(vec![2; 500]));
+        assert_eq!(topic.ring.len(), 1);
+        topic.push(value("x"));
+        assert_eq!(topic.ring.len(), 1, "the large one has to go");
+    }
+
+    #[test]
+    fn one_that_has_the_value_is_told_the_state_alone() {
+        let mut topic = topic();
+        topic.push(value("a"));
+        topic.attach(1, 1, 100, Some(1));
+        assert_eq!(drain(&mut topic, 1), ["live"]);
+        topic.attach(2, 2, 100, Some(7));
+        assert_eq!(drain(&mut topic, 2), ["1=a"]);
+    }
+
+    #[test]
+    fn a_stale_value_is_given_with_its_state() {
+        let mut topic = topic();
+        topic.push(value("a"));
+        topic.fail(cause("gone"), Instant::now());
+        topic.attach(1, 1, 100, None);
+        assert_eq!(drain(&mut topic, 1), ["1=a", "stale gone"]);
+    }
+
+    #[test]
+    fn before_the_first_value_a_failure_is_a_cause_of_starting() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        assert_eq!(drain(&mut topic, 1), ["starting "]);
+        topic.fail(cause("refused"), Instant::now());
+        assert_eq!(drain(&mut topic, 1), ["starting refused"]);
+    }
+
+    #[test]
+    fn a_newer_value_waits_for_the_parts_of_the_one_before() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        topic.push(value("a"));
+        topic.drain(1, Instant::now(), &mut |_| Given::InParts);
+        assert!(topic.push(value("b")).is_empty(), "nothing to be woken for");
+        assert_eq!(drain(&mut topic, 1), [""; 0]);
+        assert!(topic.value_written(1));
+        assert_eq!(drain(&mut topic, 1), ["2=b"]);
+    }
+
+    #[test]
+    fn without_room_the_rest_comes_later() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        topic.push(value("a"));
+        topic.push(value("b"));
+        let mut seen = 0;
+        topic.attach(1, 1, 101, None);
+        topic.push(value("c"));
+        topic.drain(1, Instant::now(), &mut |_| {
+            seen += 1;
+            Given::NoRoom
+        });
+        assert_eq!(seen, 1);
+        assert!(topic.is_woken(1));
+        assert_eq!(drain(&mut topic, 1), ["3=c"]);
+        assert!(!topic.is_woken(1));
+    }
+
+    #[test]
+    fn an_unsubscribe_of_an_older_request_removes_nothing() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        topic.attach(1, 1, 101, None);
+        assert!(!topic.detach(1, 100));
+        assert!(topic.detach(1, 101));
+        assert!(!topic.detach(1, 101));
+    }
+}

@@ -1,0 +1,179 @@
+//! Work items (`deliver = "one"`): each is given to one follower with room, until one settles it.
+//!
+//! Pure: no socket, clock or task. `P` stands for a follower.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::protocol::{Frame, pb};
+
+/// The most room that a follower can claim; a larger claim is cut.
+const MAX_ROOM: u32 = 1 << 16;
+
+#[derive(Debug)]
+pub(super) struct WorkState<P> {
+    number: u64,
+    followers: HashMap<u64, Worker<P>>,
+    /// Items that nobody has: at most one fresh one, and those that were given back.
+    waiting: VecDeque<Item>,
+    next_item: u64,
+}
+
+#[derive(Debug)]
+struct Worker<P> {
+    peer: P,
+    request: u64,
+    room: u32,
+    held: BTreeMap<u64, Bytes>,
+}
+
+#[derive(Debug)]
+struct Item {
+    number: u64,
+    value: Bytes,
+    redelivered: bool,
+}
+
+impl<P: Clone> WorkState<P> {
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, followers: HashMap::new(), waiting: VecDeque::new(), next_item: 1 }
+    }
+
+    /// Whether the upstream may give the next item.
+    pub(super) fn wants_item(&self) -> bool {
+        self.waiting.is_empty() && self.followers.values().any(|worker| worker.room > 0)
+    }
+
+    /// Whether items wait for a follower; they are kept while nobody is there.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// An item of the upstream.
+    pub(super) fn push(&mut self, value: Bytes) {
+        let number = self.next_item;
+        self.next_item += 1;
+        self.waiting.push_back(Item { number, value, redelivered: false });
+    }
+
+    /// Gives what waits to followers with room. Returns what is to be sent.
+    pub(super) fn assign(&mut self) -> Vec<(P, Frame)> {
+        let mut sends = Vec::new();
+        while let Some(item) = self.waiting.pop_front() {
+            // The one that holds the fewest, so that a slow one gets less.
+            let with_room = self.followers.values_mut().filter(|worker| worker.room > 0);
+            let Some(worker) = with_room.min_by_key(|worker| (worker.held.len(), fastrand::u32(..)))
+            else {
+                self.waiting.push_front(item);
+                break;
+            };
+            worker.room -= 1;
+            worker.held.insert(item.number, item.value.clone());
+            let deliver = pb::Deliver { item: item.number, redelivered: item.redelivered };
+            let frame = Frame::with_payload(self.number, deliver, item.value);
+            sends.push((worker.peer.clone(), frame));
+        }
+        sends
+    }
+
+    pub(super) fn attach(&mut self, id: u64, peer: P, request: u64) {
+        self.detach_any(id);
+        self.followers.insert(id, Worker { peer, request, room: 0, held: BTreeMap::new() });
+    }
+
+    /// Removes a follower, if this request added it; what it holds goes to others.
+    pub(super) fn detach(&mut self, id: u64, request: u64) {
+        if self.followers.get(&id).is_some_and(|worker| worker.request == request) {
+            self.detach_any(id);
+        }
+    }
+
+    fn detach_any(&mut self, id: u64) {
+        let Some(worker) = self.followers.remove(&id) else { return };
+        for (number, value) in worker.held.into_iter().rev() {
+            self.waiting.push_front(Item { number, value, redelivered: true });
+        }
+    }
+
+    /// A follower is done with an item or gives it back, and has more room.
+    pub(super) fn settle(&mut self, id: u64, item: u64, done: bool, room: u32) {
+        let Some(worker) = self.followers.get_mut(&id) else { return };
+        worker.room = worker.room.saturating_add(room).min(MAX_ROOM);
+        let held = worker.held.remove(&item);
+        if let (Some(value), false) = (held, done) {
+            self.waiting.push_front(Item { number: item, value, redelivered: true });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(workers: &[(u64, u32)]) -> WorkState<u64> {
+        let mut state = WorkState::new(1);
+        for (id, room) in workers {
+            state.attach(*id, *id, 0);
+            state.settle(*id, 0, true, *room);
+        }
+        state
+    }
+
+    fn give(state: &mut WorkState<u64>, count: usize) -> Vec<u64> {
+        for _ in 0..count {
+            state.push(Bytes::from_static(b"item"));
+        }
+        state.assign().into_iter().map(|(peer, _)| peer).collect()
+    }
+
+    #[test]
+    fn each_item_goes_to_one_and_all_share() {
+        let mut state = state(&[(1, 100), (2, 100), (3, 100)]);
+        let given = give(&mut state, 300);
+        for id in 1..=3 {
+            assert_eq!(given.iter().filter(|given| **given == id).count(), 100);
+        }
+    }
+
+    #[test]
+    fn without_room_the_upstream_pauses() {
+        let mut state = state(&[(1, 1)]);
+        assert!(state.wants_item());
+        assert_eq!(give(&mut state, 1), [1]);
+        assert!(!state.wants_item());
+        state.settle(1, 1, true, 1);
+        assert!(state.wants_item());
+    }
+
+    #[test]
+    fn what_a_lost_follower_held_goes_to_another_in_order_and_is_marked() {
+        let mut state = state(&[(1, 2)]);
+        give(&mut state, 2);
+        state.attach(2, 2, 0);
+        state.settle(2, 0, true, 5);
+        state.detach(1, 0);
+        let numbers: Vec<_> =
+            state.waiting.iter().map(|item| (item.number, item.redelivered)).collect();
+        assert_eq!(numbers, [(1, true), (2, true)]);
+        assert_eq!(state.assign().len(), 2);
+    }
+
+    #[test]
+    fn a_settled_item_is_not_given_again() {
+        let mut state = state(&[(1, 2)]);
+        give(&mut state, 2);
+        state.settle(1, 1, true, 0);
+        state.detach(1, 0);
+        assert_eq!(state.waiting.iter().map(|item| item.number).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn an_item_given_back_goes_out_again() {
+        let mut state = state(&[(1, 1)]);
+        give(&mut state, 1);
+        state.settle(1, 1, false, 1);
+        assert!(state.has_waiting());
+        assert_eq!(state.assign().len(), 1);
+    }
+}

@@ -1,0 +1,106 @@
+//! From an accepted connection to a link of a channel, or to a refusal with its reason.
+
+use tokio::{
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Duration, Instant, timeout},
+};
+
+use super::{Incoming, LocalServer, detach};
+use crate::{
+    connection::{Endpoint, Link, drive, exchange},
+    error::{Error, Result},
+    options::Options,
+    protocol::{
+        FrameReader,
+        handshake::ServerSide,
+        pb::{self, packet::Body, register_body::Purpose},
+    },
+};
+
+/// Runs the handshake; then hands the link over, or serves it as a liveness link to its end.
+///
+/// # Errors
+///
+/// Why the connection was closed without having served.
+pub(super) async fn admit(
+    mut stream: TcpStream,
+    server: &LocalServer,
+    permit: OwnedSemaphorePermit,
+) -> Result<()> {
+    let io = |error| Error::io("the connection failed during the handshake", &error);
+    stream.set_nodelay(true).map_err(io)?;
+    let (mut side, hello) = ServerSide::start(server.port)?;
+    let mut reader = FrameReader::default();
+    let register = timeout(server.handshake, async {
+        exchange::write(&mut stream, hello).await?;
+        match exchange::read(&mut stream, &mut reader).await? {
+            Body::Register(register) => Ok(register),
+            _ => Err(Error::protocol("the first packet is not a registration")),
+        }
+    })
+    .await
+    .map_err(|_| Error::timeout(server.handshake, "the peer did not register"))??;
+    let checked = side.check(&server.token, &register);
+    // From here on the peer is known, so that it no longer counts against the strangers.
+    drop(permit);
+    let outcome = match checked {
+        Ok(body) => route(server, body).await,
+        Err(error) => Err(error),
+    };
+    let answer = match &outcome {
+        Ok(Routed::Channel(_, answer)) => answer.as_ref().clone(),
+        Ok(Routed::Liveness) => pb::RegisteredBody { pid: std::process::id(), ..<_>::default() },
+        Err(error) => pb::RegisteredBody {
+            refused: Some(error.into()),
+            pid: std::process::id(),
+            ..Default::default()
+        },
+    };
+    let answer = side.answer(&server.token, &answer);
+    timeout(server.handshake, exchange::write(&mut stream, answer))
+        .await
+        .map_err(|_| Error::timeout(server.handshake, "the peer does not read"))??;
+    match outcome? {
+        Routed::Channel(take, _) => take(detach(stream)?, reader),
+        Routed::Liveness => serve_liveness(stream, reader).await,
+    }
+    Ok(())
+}
+
+/// Where a registration leads.
+enum Routed {
+    Channel(Box<dyn FnOnce(std::net::TcpStream, FrameReader) + Send>, Box<pb::RegisteredBody>),
+    Liveness,
+}
+
+async fn route(server: &LocalServer, body: pb::RegisterBody) -> Result<Routed> {
+    let channel = match body.purpose {
+        Some(Purpose::Channel(channel)) => channel,
+        Some(Purpose::Liveness(_)) => return Ok(Routed::Liveness),
+        None => return Err(Error::protocol("a registration without a purpose")),
+    };
+    let owner: [u8; 16] = channel.owner[..]
+        .try_into()
+        .map_err(|_| Error::protocol("the id of the owner is not 16 bytes long"))?;
+    let deadline = Instant::now() + Duration::from_millis(channel.wait_ms.into());
+    let leader = server.leader(&channel.name, deadline).await?;
+    let (answer, methods) = leader.admit(&channel)?;
+    let pid = body.pid;
+    let take = move |stream, reader| leader.take(Incoming { stream, reader, owner, methods, pid });
+    Ok(Routed::Channel(Box::new(take), Box::new(answer)))
+}
+
+/// Serves nothing but heartbeats, from the service thread.
+async fn serve_liveness(stream: TcpStream, reader: FrameReader) {
+    struct Deaf;
+    impl Endpoint for Deaf {
+        fn on_packet(&mut self, _: pb::Packet) -> Result<()> {
+            Ok(())
+        }
+    }
+    let options = Options::default();
+    let link = Link::new(options.max_queued);
+    let reason = drive(stream, reader, &link, &mut Deaf, &options).await;
+    tracing::debug!(%reason, "a liveness link closed");
+}
