@@ -7,12 +7,13 @@ pub use futures::{Stream, StreamExt};
 pub use std::sync::Arc;
 
 pub use crate::{
-    cluster::{
-        BoxFuture, ChannelSpec, ClusterClient, Deliveries, End, Failure, Health, HealthReport, MethodKind,
-        MethodSpec, ProxyCore, Reply, Sink, Subscription,
-    },
+    cluster::{ClusterClient, Deliveries, ProxyCore, Subscription},
     codec::{Codec, Decode, Encode, Json, MessagePack, Protobuf},
     error::{Error, ErrorCode, ErrorKind},
+    leader::Sink,
+    spec::{
+        BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind, MethodSpec, Reply,
+    },
 };
 
 use crate::codec::{DecodeArgs, EncodeArgs};
@@ -76,6 +77,11 @@ pub fn encode_args<C, A: EncodeArgs<C>>(args: A) -> Result<Bytes, Error> {
 /// Decodes the arguments of a call into a tuple of owned values.
 pub fn decode_args<C, A: DecodeArgs<C>>(args: Bytes) -> Result<A, Error> {
     A::decode_args(args)
+}
+
+/// `()` in a codec.
+pub fn unit<C: Encode<()>>() -> Bytes {
+    crate::codec::encode_value::<C, ()>(&()).unwrap_or_default()
 }
 
 /// Asserts at compile time that an argument can be part of a key.

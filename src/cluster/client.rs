@@ -47,6 +47,10 @@ pub trait ClusterClient: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     fn key(method: usize, args: Bytes) -> Result<Bytes, Error>;
 
+    /// `()` in the codec of the channel.
+    #[doc(hidden)]
+    fn unit() -> Bytes;
+
     /// Runs `#[health]`, where there is one, until its stream ends.
     #[doc(hidden)]
     fn health(self: Arc<Self>, _report: HealthReport) -> Option<BoxFuture<()>> {

@@ -93,13 +93,27 @@ impl Link {
     ///
     /// The link is closed, or too much is queued already. Nothing is queued then.
     pub(crate) fn send(&self, frame: Frame, mark: Option<u64>) -> Result<()> {
+        self.queue_up(frame, mark, self.0.max_queued)
+    }
+
+    /// Queues a frame that is bounded elsewhere, by what it speaks of: replays, acknowledgements,
+    /// goodbyes. Losing one would break a promise, so that the bound in bytes does not hold for it.
+    ///
+    /// # Errors
+    ///
+    /// The link is closed.
+    pub(crate) fn replay(&self, frame: Frame, mark: Option<u64>) -> Result<()> {
+        self.queue_up(frame, mark, usize::MAX)
+    }
+
+    fn queue_up(&self, frame: Frame, mark: Option<u64>, bound: usize) -> Result<()> {
         {
             let mut queue = self.queue();
             if let Some(error) = queue.closed.as_ref().or(queue.closing.as_ref()) {
                 return Err(error.clone());
             }
             let bytes = queue.bytes + frame.packet_len();
-            if bytes + self.0.backlog.load(Ordering::Relaxed) > self.0.max_queued {
+            if bytes.saturating_add(self.0.backlog.load(Ordering::Relaxed)) > bound {
                 return Err(Error::new(
                     ErrorKind::Overloaded,
                     format!(

@@ -41,11 +41,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::sink::Sink;
+pub use self::{sink::Sink, stats::LeaderStats};
 use self::{call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
     topics::Topics};
 pub(crate) use self::{
-    stats::{LeaderStats, Stats},
+    stats::Stats,
     upstream::{Connector, Upstream},
 };
 use crate::{
@@ -231,11 +231,11 @@ impl Leader {
             Health::Lost(reason) => {
                 tracing::warn!(channel = %self.channel, reason, "the upstream is lost");
                 let cause = Error::new(ErrorKind::UpstreamLost, reason).with_channel(&self.channel);
-                self.health.send_replace(Err(cause));
+                let _ = self.health.send_replace(Err(cause));
             }
             Health::Restored => {
                 tracing::info!(channel = %self.channel, "the upstream is restored");
-                self.health.send_replace(Ok(()));
+                let _ = self.health.send_replace(Ok(()));
                 let leader = Arc::clone(self);
                 self.tasks.spawn_on(async move { leader.publish_again().await }, &self.runtime);
             }
@@ -384,6 +384,12 @@ impl Leader {
             tracing::error!(channel = %self.channel, "closing took longer than {CLOSE:?}; giving up");
         }
         self.client.send_replace(Client::Closed);
+    }
+
+    /// Closes without waiting for it; the runtime may be gone already.
+    pub(crate) fn close_in_background(self: &Arc<Self>) {
+        let leader = Arc::clone(self);
+        drop(self.runtime.spawn(async move { leader.close().await }));
     }
 
     /// Whether it was closed.

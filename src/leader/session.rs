@@ -179,8 +179,8 @@ impl Endpoint for Session {
             }
             Some(Body::Replayed(_)) => self.leader.owner_replayed(self.peer.owner, self.peer.id),
             Some(Body::Settle(settle)) => {
-                if let Some(topic) = self.numbers.get(&id) {
-                    topic.settle(self.peer.id, settle.item, settle.done, settle.room);
+                if let Some(topic) = self.requests.get(&id) {
+                    topic.settle((self.peer.id, id), settle.item, settle.done, settle.room);
                 }
             }
             Some(Body::GoAway(_)) => self.said_goodbye = true,

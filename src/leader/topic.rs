@@ -150,14 +150,12 @@ impl<P: Clone> TopicState<P> {
         self.followers.insert(id, progress);
     }
 
-    /// Removes a follower, if this request is the one that added it.
-    pub(super) fn detach(&mut self, id: u64, request: u64) -> bool {
-        let is_the_one = |progress: &Progress<P>| progress.request == request;
-        if self.followers.get(&id).is_some_and(is_the_one) {
-            self.followers.remove(&id);
-            return true;
+    /// Removes a follower, if this request is the one that added it last.
+    pub(super) fn detach(&mut self, id: u64, request: u64) -> Option<P> {
+        if self.followers.get(&id)?.request != request {
+            return None;
         }
-        false
+        self.followers.remove(&id).map(|progress| progress.peer)
     }
 
     /// A large value was written to its end. True: there is more for this follower.
@@ -404,8 +402,8 @@ mod tests {
         let mut topic = topic();
         topic.attach(1, 1, 100, None);
         topic.attach(1, 1, 101, None);
-        assert!(!topic.detach(1, 100));
-        assert!(topic.detach(1, 101));
-        assert!(!topic.detach(1, 101));
+        assert_eq!(topic.detach(1, 100), None);
+        assert_eq!(topic.detach(1, 101), Some(1));
+        assert_eq!(topic.detach(1, 101), None);
     }
 }

@@ -23,7 +23,7 @@ use super::{
     lock,
     peer::Peer,
     topic::{Given, Ring, TopicState},
-    work::WorkState,
+    work::{SubscriptionId, WorkState},
 };
 use crate::{
     connection::Backoff,
@@ -133,7 +133,7 @@ impl Topic {
             spec,
             inner: Mutex::new(Inner {
                 state: TopicState::new(number, bounds),
-                work: one.then(|| WorkState::new(number)),
+                work: one.then(|| WorkState::new()),
                 opened: !answered,
                 waiting: Vec::new(),
                 members: HashSet::new(),
@@ -172,20 +172,27 @@ impl Topic {
         peer.answer_subscribe(request, Ok(self.number));
         inner.state.attach(peer.id, Arc::clone(peer), request, has);
         if let Some(work) = &mut inner.work {
-            work.attach(peer.id, Arc::clone(peer), request);
+            work.attach((peer.id, request), Arc::clone(peer));
         }
         peer.wake(Arc::clone(self));
     }
 
     /// Ends the subscription that this request began.
-    pub(super) fn detach(&self, peer: u64, request: u64) {
+    pub(super) fn detach(self: &Arc<Self>, peer: u64, request: u64) {
         let mut inner = lock(&self.inner);
         inner.waiting.retain(|(other, theirs)| (other.id, *theirs) != (peer, request));
-        inner.state.detach(peer, request);
-        if let Some(work) = &mut inner.work {
-            work.detach(peer, request);
-        }
         inner.members.remove(&(peer, request));
+        if let Some(left) = inner.state.detach(peer, request) {
+            // Another subscription of the same follower goes on.
+            let other = inner.members.iter().find(|(id, _)| *id == peer).copied();
+            if let Some((id, request)) = other {
+                inner.state.attach(id, Arc::clone(&left), request, None);
+                left.wake(Arc::clone(self));
+            }
+        }
+        if let Some(work) = &mut inner.work {
+            work.detach((peer, request));
+        }
         self.demand.send_replace(inner.members.len());
         self.hand_out(inner);
     }
@@ -265,10 +272,10 @@ impl Topic {
     }
 
     /// A follower settled a work item.
-    pub(super) fn settle(&self, peer: u64, item: u64, done: bool, room: u32) {
+    pub(super) fn settle(&self, by: SubscriptionId, item: u64, done: bool, room: u32) {
         let mut inner = lock(&self.inner);
         if let Some(work) = &mut inner.work {
-            work.settle(peer, item, done, room);
+            work.settle(by, item, done, room);
         }
         self.hand_out(inner);
     }

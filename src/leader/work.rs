@@ -1,6 +1,7 @@
 //! Work items (`deliver = "one"`): each is given to one follower with room, until one settles it.
 //!
-//! Pure: no socket, clock or task. `P` stands for a follower.
+//! Pure: no socket, clock or task. `P` stands for a follower. One follower can have several
+//! subscriptions; each counts for itself.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -11,10 +12,12 @@ use crate::protocol::{Frame, pb};
 /// The most room that a follower can claim; a larger claim is cut.
 const MAX_ROOM: u32 = 1 << 16;
 
+/// The follower, and its request that subscribed.
+pub(super) type SubscriptionId = (u64, u64);
+
 #[derive(Debug)]
 pub(super) struct WorkState<P> {
-    number: u64,
-    followers: HashMap<u64, Worker<P>>,
+    followers: HashMap<SubscriptionId, Worker<P>>,
     /// Items that nobody has: at most one fresh one, and those that were given back.
     waiting: VecDeque<Item>,
     next_item: u64,
@@ -23,7 +26,6 @@ pub(super) struct WorkState<P> {
 #[derive(Debug)]
 struct Worker<P> {
     peer: P,
-    request: u64,
     room: u32,
     held: BTreeMap<u64, Bytes>,
 }
@@ -36,8 +38,8 @@ struct Item {
 }
 
 impl<P: Clone> WorkState<P> {
-    pub(super) fn new(number: u64) -> Self {
-        Self { number, followers: HashMap::new(), waiting: VecDeque::new(), next_item: 1 }
+    pub(super) fn new() -> Self {
+        Self { followers: HashMap::new(), waiting: VecDeque::new(), next_item: 1 }
     }
 
     /// Whether the upstream may give the next item.
@@ -62,34 +64,27 @@ impl<P: Clone> WorkState<P> {
         let mut sends = Vec::new();
         while let Some(item) = self.waiting.pop_front() {
             // The one that holds the fewest, so that a slow one gets less.
-            let with_room = self.followers.values_mut().filter(|worker| worker.room > 0);
-            let Some(worker) = with_room.min_by_key(|worker| (worker.held.len(), fastrand::u32(..)))
-            else {
+            let with_room = self.followers.iter_mut().filter(|(_, worker)| worker.room > 0);
+            let fewest = with_room.min_by_key(|(_, worker)| (worker.held.len(), fastrand::u32(..)));
+            let Some((id, worker)) = fewest else {
                 self.waiting.push_front(item);
                 break;
             };
             worker.room -= 1;
             worker.held.insert(item.number, item.value.clone());
             let deliver = pb::Deliver { item: item.number, redelivered: item.redelivered };
-            let frame = Frame::with_payload(self.number, deliver, item.value);
+            let frame = Frame::with_payload(id.1, deliver, item.value);
             sends.push((worker.peer.clone(), frame));
         }
         sends
     }
 
-    pub(super) fn attach(&mut self, id: u64, peer: P, request: u64) {
-        self.detach_any(id);
-        self.followers.insert(id, Worker { peer, request, room: 0, held: BTreeMap::new() });
+    pub(super) fn attach(&mut self, id: SubscriptionId, peer: P) {
+        self.followers.insert(id, Worker { peer, room: 0, held: BTreeMap::new() });
     }
 
-    /// Removes a follower, if this request added it; what it holds goes to others.
-    pub(super) fn detach(&mut self, id: u64, request: u64) {
-        if self.followers.get(&id).is_some_and(|worker| worker.request == request) {
-            self.detach_any(id);
-        }
-    }
-
-    fn detach_any(&mut self, id: u64) {
+    /// Removes a subscription; what it holds goes to others.
+    pub(super) fn detach(&mut self, id: SubscriptionId) {
         let Some(worker) = self.followers.remove(&id) else { return };
         for (number, value) in worker.held.into_iter().rev() {
             self.waiting.push_front(Item { number, value, redelivered: true });
@@ -97,7 +92,7 @@ impl<P: Clone> WorkState<P> {
     }
 
     /// A follower is done with an item or gives it back, and has more room.
-    pub(super) fn settle(&mut self, id: u64, item: u64, done: bool, room: u32) {
+    pub(super) fn settle(&mut self, id: SubscriptionId, item: u64, done: bool, room: u32) {
         let Some(worker) = self.followers.get_mut(&id) else { return };
         worker.room = worker.room.saturating_add(room).min(MAX_ROOM);
         let held = worker.held.remove(&item);
@@ -112,10 +107,10 @@ mod tests {
     use super::*;
 
     fn state(workers: &[(u64, u32)]) -> WorkState<u64> {
-        let mut state = WorkState::new(1);
+        let mut state = WorkState::new();
         for (id, room) in workers {
-            state.attach(*id, *id, 0);
-            state.settle(*id, 0, true, *room);
+            state.attach((*id, 0), *id);
+            state.settle((*id, 0), 0, true, *room);
         }
         state
     }
@@ -142,7 +137,7 @@ mod tests {
         assert!(state.wants_item());
         assert_eq!(give(&mut state, 1), [1]);
         assert!(!state.wants_item());
-        state.settle(1, 1, true, 1);
+        state.settle((1, 0), 1, true, 1);
         assert!(state.wants_item());
     }
 
@@ -150,9 +145,9 @@ mod tests {
     fn what_a_lost_follower_held_goes_to_another_in_order_and_is_marked() {
         let mut state = state(&[(1, 2)]);
         give(&mut state, 2);
-        state.attach(2, 2, 0);
-        state.settle(2, 0, true, 5);
-        state.detach(1, 0);
+        state.attach((2, 0), 2);
+        state.settle((2, 0), 0, true, 5);
+        state.detach((1, 0));
         let numbers: Vec<_> =
             state.waiting.iter().map(|item| (item.number, item.redelivered)).collect();
         assert_eq!(numbers, [(1, true), (2, true)]);
@@ -163,8 +158,8 @@ mod tests {
     fn a_settled_item_is_not_given_again() {
         let mut state = state(&[(1, 2)]);
         give(&mut state, 2);
-        state.settle(1, 1, true, 0);
-        state.detach(1, 0);
+        state.settle((1, 0), 1, true, 0);
+        state.detach((1, 0));
         assert_eq!(state.waiting.iter().map(|item| item.number).collect::<Vec<_>>(), [2]);
     }
 
@@ -172,7 +167,7 @@ mod tests {
     fn an_item_given_back_goes_out_again() {
         let mut state = state(&[(1, 1)]);
         give(&mut state, 1);
-        state.settle(1, 1, false, 1);
+        state.settle((1, 0), 1, false, 1);
         assert!(state.has_waiting());
         assert_eq!(state.assign().len(), 1);
     }

@@ -16,7 +16,7 @@ mod part;
 
 pub(crate) use self::{
     batch::Batch,
-    frame::{Frame, FrameReader, MAX_FRAME, PART},
+    frame::{Frame, FrameReader, PART},
     method::{MethodMap, method_table},
     part::Assembler,
 };

@@ -1,0 +1,133 @@
+//! What a generated proxy is made of.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Deliveries, Subscription};
+use crate::{
+    codec::Decode,
+    error::Error,
+    follower::{Follower, TopicHandle},
+    spec::{Failure, Reply},
+};
+
+/// Forwards the calls of a proxy, by the index of the method.
+#[derive(Clone)]
+pub struct ProxyCore(Follower);
+
+impl ProxyCore {
+    pub(super) fn new(follower: Follower) -> Self {
+        Self(follower)
+    }
+
+    pub(super) fn follower(&self) -> &Follower {
+        &self.0
+    }
+
+    /// Calls an invoke method.
+    pub async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Reply {
+        self.0.invoke(method, args).await
+    }
+
+    /// Sends a oneway call.
+    ///
+    /// # Errors
+    ///
+    /// It could not be queued.
+    pub fn oneway(&self, method: usize, args: Result<Bytes, Error>) -> Result<(), Error> {
+        self.0.oneway(method, args)
+    }
+
+    /// Calls a publish or unpublish method.
+    pub async fn publish(
+        &self,
+        method: usize,
+        key: Result<Bytes, Error>,
+        args: Result<Bytes, Error>,
+    ) -> Reply {
+        self.0.publish(method, key, args).await
+    }
+
+    /// Subscribes; the leader's answer comes as a state.
+    pub fn subscribe<C, T>(&self, method: usize, args: Result<Bytes, Error>) -> Subscription<T>
+    where
+        C: Decode<T>,
+        T: Send + Sync + 'static,
+    {
+        Subscription::new::<C>(self.0.subscribe(method, args, None), method)
+    }
+
+    /// Subscribes, and waits for the leader's answer.
+    ///
+    /// # Errors
+    ///
+    /// The refusal of the leader or the client, or none within the deadline.
+    pub async fn subscribe_answered<C, T>(
+        &self,
+        method: usize,
+        args: Result<Bytes, Error>,
+    ) -> Result<Subscription<T>, Failure>
+    where
+        C: Decode<T>,
+        T: Send + Sync + 'static,
+    {
+        Ok(Subscription::new::<C>(self.answered(method, args).await?, method))
+    }
+
+    /// Subscribes to work items.
+    pub fn deliveries<C, T>(&self, method: usize, args: Result<Bytes, Error>) -> Deliveries<T>
+    where
+        C: Decode<T>,
+        T: Send + Sync + 'static,
+    {
+        Deliveries::new::<C>(self.0.subscribe(method, args, None), method)
+    }
+
+    /// Subscribes to work items, and waits for the leader's answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProxyCore::subscribe_answered`].
+    pub async fn deliveries_answered<C, T>(
+        &self,
+        method: usize,
+        args: Result<Bytes, Error>,
+    ) -> Result<Deliveries<T>, Failure>
+    where
+        C: Decode<T>,
+        T: Send + Sync + 'static,
+    {
+        Ok(Deliveries::new::<C>(self.answered(method, args).await?, method))
+    }
+
+    async fn answered(
+        &self,
+        method: usize,
+        args: Result<Bytes, Error>,
+    ) -> Result<TopicHandle, Failure> {
+        let (sender, answer) = oneshot::channel();
+        let handle = self.0.subscribe(method, args, Some(sender));
+        let timeout = self.0.options().call_timeout;
+        let answer = tokio::time::timeout(timeout, answer).await;
+        let named = |error: Error| {
+            error.with_channel(self.0.channel()).with_method(self.0.method_name(method))
+        };
+        match answer {
+            Ok(Ok(Ok(()))) => Ok(handle),
+            Ok(Ok(Err(Failure::Client(error, value)))) => {
+                Err(Failure::Client(named(error), value))
+            }
+            Ok(Ok(Err(Failure::Cluster(error)))) => Err(named(error).into()),
+            Ok(Err(_)) => Err(named(Error::closed("the client")).into()),
+            Err(_) => {
+                Err(named(Error::timeout(timeout, "the subscription was not answered")).into())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for ProxyCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ProxyCore").field(&self.0.channel()).finish()
+    }
+}

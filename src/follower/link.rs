@@ -1,0 +1,373 @@
+//! The life of a follower's links: dial, register, replay, drive, and again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared, Status, Stream,
+    Topic,
+};
+use crate::{
+    connection::{Backoff, Endpoint, Link, drive},
+    error::{Error, ErrorKind, Result},
+    protocol::{
+        Frame,
+        pb::{self, Packet, packet::Body},
+    },
+    spec::Failure,
+};
+
+/// Keeps a follower registered until it is closed.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut dial: Box<dyn Dial>,
+    liveness: Option<Arc<Liveness>>,
+) {
+    let channel = Follower::registration(&shared);
+    let mut backoff = Backoff::new(shared.options.reconnect);
+    let mut status = shared.status.subscribe();
+    loop {
+        let dialed = {
+            let report = |error: Error| shared.note_down(Status::Down(Some(error)));
+            tokio::select! {
+                dialed = dial.dial(&channel, &report) => dialed,
+                () = closed(&mut status) => return,
+            }
+        };
+        match dialed {
+            Ok(dialed) => {
+                backoff.reset();
+                let reason = shared.serve(dialed, liveness.as_deref()).await;
+                shared.lost(&reason);
+                if shared.lock().closed.is_some() {
+                    return;
+                }
+                // The first redial comes at once: whoever takes over is found within milliseconds.
+                continue;
+            }
+            Err(DialError::Unreachable(error)) => shared.note_down(Status::Down(Some(error))),
+            Err(DialError::Refused(error)) => shared.note_down(Status::Refused(error)),
+        }
+        tokio::select! {
+            () = sleep(backoff.next_pause()) => {}
+            () = closed(&mut status) => return,
+        }
+    }
+}
+
+async fn closed(status: &mut tokio::sync::watch::Receiver<Status>) {
+    let is_closed = |status: &Status| matches!(status, Status::Closed);
+    if status.wait_for(is_closed).await.is_err() {
+        // The sender lives in what `run` holds itself.
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Shared {
+    fn note_down(&self, status: Status) {
+        let error = match &status {
+            Status::Down(Some(error)) | Status::Refused(error) => error.clone(),
+            _ => return,
+        };
+        self.status.send_if_modified(|now| {
+            if matches!(now, Status::Closed) {
+                return false;
+            }
+            *now = status;
+            true
+        });
+        self.reach.down(error);
+        self.wake_topics();
+    }
+
+    fn wake_topics(&self) {
+        let topics: Vec<_> =
+            self.lock().topics.values().map(|entry| Arc::clone(&entry.topic)).collect();
+        for topic in topics {
+            topic.wake();
+        }
+    }
+
+    /// Serves one link to its end.
+    async fn serve(self: &Arc<Self>, dialed: Dialed, liveness: Option<&Liveness>) -> Error {
+        let Dialed { stream, reader, answer } = dialed;
+        let link = Link::new(self.options.max_queued);
+        let Some(generation) = self.up(&link, &answer) else { return self.closed() };
+        let mut end = LinkEnd {
+            shared: Arc::clone(self),
+            generation,
+            epoch: answer.epoch,
+            numbers: HashMap::new(),
+            liveness,
+            goodbye: None,
+        };
+        let reason = match stream {
+            Stream::Tcp(stream) => drive(stream, reader, &link, &mut end, &self.options).await,
+            Stream::Memory(stream) => drive(stream, reader, &link, &mut end, &self.options).await,
+        };
+        end.goodbye.take().unwrap_or(reason)
+    }
+
+    /// A link is registered: everything that is not answered, subscribed or published goes out on
+    /// it, in the order that makes it whole: publications, then what was asked for since.
+    fn up(self: &Arc<Self>, link: &Link, answer: &pb::RegisteredBody) -> Option<u64> {
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return None;
+        }
+        self.reach.up(link.clone());
+        let generation = self.reach.generation();
+        state.link = Some(Registered {
+            link: link.clone(),
+            generation,
+            mismatches: answer.mismatches.clone(),
+            max_payload: usize::try_from(answer.max_payload).unwrap_or(usize::MAX),
+        });
+        let publications: Vec<_> = state.publications.keys().cloned().collect();
+        for key in publications {
+            self.send_replay(&mut state, key, 0);
+        }
+        let _ = link.replay(Frame::new(0, pb::Replayed {}), None);
+        let topics: Vec<u64> = state.topics.keys().copied().collect();
+        for topic in topics {
+            self.send_subscribe(&mut state, topic);
+        }
+        let mut calls: Vec<u64> = state
+            .requests
+            .iter()
+            .filter(|(_, request)| matches!(request, Request::Call(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        calls.sort_unstable();
+        let now = Instant::now();
+        for id in calls {
+            let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
+            if pending.deadline() > now {
+                let _ = link.replay(pending.frame(id), Some(id));
+            } else {
+                state.requests.remove(&id);
+            }
+        }
+        drop(state);
+        self.status.send_if_modified(|now| {
+            let open = !matches!(now, Status::Closed);
+            if open {
+                *now = Status::Up;
+            }
+            open
+        });
+        self.wake_topics();
+        tracing::debug!(channel = %self.channel, pid = answer.pid, "registered at the leader");
+        Some(generation)
+    }
+
+    fn send_replay(&self, state: &mut super::State, key: (usize, Bytes), failures: u32) {
+        let Some(registered) = &state.link else { return };
+        let Some(args) = state.publications.get(&key).cloned() else { return };
+        state.last_id += 1;
+        let id = state.last_id;
+        let timeout_ms = u32::try_from(self.options.call_timeout.as_millis()).unwrap_or(u32::MAX);
+        let publish = pb::Publish { method: key.0 as u32, timeout_ms };
+        let _ = registered.link.replay(Frame::with_payload(id, publish, args), None);
+        state.requests.insert(id, Request::Replay(key, failures));
+    }
+
+    /// The link is lost.
+    fn lost(&self, reason: &Error) {
+        tracing::debug!(channel = %self.channel, %reason, "the link to the leader is lost");
+        let mut state = self.lock();
+        state.link = None;
+        let mut failed = Vec::new();
+        let requests = std::mem::take(&mut state.requests);
+        for (id, request) in requests {
+            match request {
+                Request::Call(mut pending) if pending.survives_link() => {
+                    pending.is_sent = false;
+                    state.requests.insert(id, Request::Call(pending));
+                }
+                Request::Call(pending) => failed.push(pending),
+                Request::Subscribe(_) | Request::Replay(..) => {}
+            }
+        }
+        for entry in state.topics.values_mut() {
+            entry.request = 0;
+            entry.topic.drop_items();
+        }
+        drop(state);
+        self.note_down(Status::Down(Some(reason.clone())));
+        for pending in failed {
+            let lost = Error::new(
+                ErrorKind::LeaderLost,
+                "the leader was lost after the call was sent; it may have run. Mark the method \
+                 idempotent to have it sent again",
+            );
+            pending.answer(Err(lost.with_source(reason.clone()).into()));
+        }
+    }
+}
+
+/// The follower's end of one link.
+struct LinkEnd<'a> {
+    shared: Arc<Shared>,
+    generation: u64,
+    epoch: u64,
+    /// The topics by the leader's number. Two keys that differ here can be one there.
+    numbers: HashMap<u64, Vec<Arc<Topic>>>,
+    liveness: Option<&'a Liveness>,
+    /// Why the leader said that it goes.
+    goodbye: Option<Error>,
+}
+
+impl LinkEnd<'_> {
+    fn result(&self, id: u64, result: pb::Result, payload: Bytes) {
+        let mut state = self.shared.lock();
+        let Some(request) = state.requests.remove(&id) else { return };
+        match request {
+            Request::Call(pending) => {
+                pending.note_publication(&mut state, result.error.is_none());
+                drop(state);
+                pending.answer(match result.error {
+                    Some(error) => Err(Failure::from(error)),
+                    None => Ok(payload),
+                });
+            }
+            Request::Replay(key, failures) => {
+                drop(state);
+                if let Some(error) = result.error {
+                    self.replay_failed(key, failures + 1, &error.into());
+                }
+            }
+            Request::Subscribe(_) => {}
+        }
+    }
+
+    /// A publication was refused when it was sent again. It stays what this process wants
+    /// published, so it is tried until it is taken or withdrawn.
+    fn replay_failed(&self, key: (usize, Bytes), failures: u32, error: &Error) {
+        let count = self.shared.replay_failures.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::warn!(
+            channel = %self.shared.channel,
+            method = self.shared.spec.methods[key.0].name,
+            %error,
+            count,
+            "publishing again failed; trying again"
+        );
+        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
+        let longest = shared.options.reconnect.1;
+        let pause = shared.options.reconnect.0.saturating_mul(1 << failures.min(16)).min(longest);
+        tokio::spawn(async move {
+            sleep(pause).await;
+            let mut state = shared.lock();
+            if state.link.as_ref().is_some_and(|link| link.generation == generation) {
+                shared.send_replay(&mut state, key, failures);
+            }
+        });
+    }
+
+    fn subscribed(&mut self, id: u64, result: pb::SubscribeResult) {
+        let mut state = self.shared.lock();
+        let Some(Request::Subscribe(topic)) = state.requests.remove(&id) else { return };
+        let Some(entry) = state.topics.get_mut(&topic) else { return };
+        if let Some(refused) = result.refused {
+            let failure = Failure::from(refused);
+            let Some(entry) = state.topics.remove(&topic) else { return };
+            state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
+            drop(state);
+            let error = self.shared.name_error(entry.topic.method, failure.clone().into_error());
+            entry.topic.close(error);
+            for answer in entry.answers {
+                let _ = answer.send(Err(failure.clone()));
+            }
+            return;
+        }
+        let topic = Arc::clone(&entry.topic);
+        topic.accepted(self.epoch, result.topic);
+        let known = self.numbers.entry(result.topic).or_default();
+        known.retain(|other| !Arc::ptr_eq(other, &topic) && Arc::strong_count(other) > 1);
+        known.push(Arc::clone(&topic));
+        entry.is_accepted = true;
+        for answer in entry.answers.drain(..) {
+            let _ = answer.send(Ok(()));
+        }
+        if topic.is_one
+            && let Some(registered) = &state.link
+        {
+            let room = u32::try_from(self.shared.options.deliver_window).unwrap_or(u32::MAX);
+            let open = pb::Settle { item: 0, done: true, room };
+            let _ = registered.link.replay(Frame::new(id, open), None);
+        }
+    }
+
+    fn delivered(&self, id: u64, deliver: &pb::Deliver, value: Bytes) {
+        let state = self.shared.lock();
+        let found = state.topics.values().find(|entry| entry.request == id);
+        if let Some(entry) = found {
+            entry.topic.delivered(Item {
+                number: deliver.item,
+                redelivered: deliver.redelivered,
+                value: ItemValue::Encoded(value),
+                generation: self.generation,
+            });
+        }
+        // Else it was unsubscribed meanwhile, and the leader gives the item to another.
+    }
+}
+
+impl Endpoint for LinkEnd<'_> {
+    fn on_packet(&mut self, packet: Packet) -> Result<()> {
+        let Packet { id, body, payload } = packet;
+        match body {
+            Some(Body::Result(result)) => self.result(id, result, payload),
+            Some(Body::Update(update)) => {
+                for topic in self.numbers.get(&id).into_iter().flatten() {
+                    topic.update(update.version, payload.clone());
+                }
+            }
+            Some(Body::State(state)) => {
+                for topic in self.numbers.get(&id).into_iter().flatten() {
+                    topic.told(state.clone());
+                }
+            }
+            Some(Body::SubscribeResult(result)) => self.subscribed(id, result),
+            Some(Body::Deliver(deliver)) => self.delivered(id, &deliver, payload),
+            Some(Body::GoAway(goodbye)) => {
+                let reason = goodbye.reason.map_or_else(|| self.shared.closed(), Error::from);
+                self.goodbye = Some(Error::new(
+                    ErrorKind::Disconnected,
+                    format!("the leader went away: {reason}"),
+                ));
+            }
+            // Unknown and meaningless packets are ignored, so that the protocol can grow.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_sent(&mut self, id: u64) {
+        if let Some(Request::Call(pending)) = self.shared.lock().requests.get_mut(&id) {
+            pending.is_sent = true;
+        }
+    }
+
+    fn on_heard(&mut self) {
+        if self.shared.reach.heard() {
+            self.shared.wake_topics();
+        }
+    }
+
+    fn on_silence(&mut self, silence: Duration) {
+        if silence < self.shared.options.stale_after {
+            return;
+        }
+        let lives = self.liveness.is_some_and(|link| link.heard_within(self.shared.options.stale_after));
+        if self.shared.reach.silent(silence, lives) {
+            self.shared.wake_topics();
+        }
+    }
+}

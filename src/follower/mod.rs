@@ -1,0 +1,454 @@
+//! A follower: the end that users hold. It forwards calls, publications and subscriptions to the
+//! leader of its channel, and makes them whole again after each loss.
+//!
+//! ```text
+//!  call / publish / subscribe ──► State (one lock) ──► Link ──► leader
+//!                                   ▲                           │
+//!                  LinkEnd ─────────┴──── answers, values ◄─────┘
+//! ```
+//! All that must survive a link is in [`State`]: requests that wait for an answer, topics,
+//! publications. One task ([`link`]) dials, registers, replays and drives, again and again.
+
+mod call;
+mod dial;
+mod link;
+mod liveness;
+mod reach;
+mod topic;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+use self::{call::Request, reach::Reach};
+pub(crate) use self::{
+    dial::{Dial, DialError, Dialed, Dialing, Report, Stream, register, register_here},
+    liveness::Liveness,
+    topic::{Cursor, Decoded, Decoder, Entry, Event, Item, ItemValue, Topic},
+};
+pub use self::topic::State as SubscriptionState;
+use crate::{
+    connection::Link,
+    error::{Error, ErrorKind, Result},
+    options::Options,
+    protocol::{Frame, handshake, method_table, pb},
+    spec::{ChannelSpec, Failure, MethodKind},
+};
+
+/// A follower, which ends when the last clone and the last subscription are dropped.
+#[derive(Clone)]
+pub(crate) struct Follower(Arc<Guard>);
+
+/// Closes the follower when nobody holds it any more.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
+/// What the users and the link's task share.
+struct Shared {
+    channel: String,
+    spec: ChannelSpec,
+    options: Options,
+    /// Random: the owner of what is published here.
+    owner: [u8; 16],
+    state: Mutex<State>,
+    reach: Arc<Reach>,
+    in_flight: Semaphore,
+    status: watch::Sender<Status>,
+    replay_failures: AtomicU64,
+}
+
+/// How the follower stands with its leader.
+#[derive(Debug, Clone)]
+enum Status {
+    /// Not registered; why, if it was tried.
+    Down(Option<Error>),
+    /// Refused by the owner of the port.
+    Refused(Error),
+    Up,
+    Closed,
+}
+
+/// All that outlives a link, under one lock: so that what is asked for while a link comes or goes
+/// is either replayed on it or sent on it, and never both or neither.
+#[derive(Default)]
+struct State {
+    link: Option<Registered>,
+    last_id: u64,
+    requests: HashMap<u64, Request>,
+    topics: HashMap<u64, TopicEntry>,
+    /// Topics that several subscribers of this process share.
+    shared: HashMap<(usize, Bytes), u64>,
+    /// What this process has published, by publish method and key: the arguments.
+    publications: HashMap<(usize, Bytes), Bytes>,
+    closed: Option<Error>,
+}
+
+/// A link that is registered.
+struct Registered {
+    link: Link,
+    generation: u64,
+    mismatches: Vec<String>,
+    max_payload: usize,
+}
+
+struct TopicEntry {
+    topic: Arc<Topic>,
+    subscribers: usize,
+    /// The request that subscribed on the present link; 0 without a link.
+    request: u64,
+    /// The leader took it once.
+    is_accepted: bool,
+    /// Who waits for the leader's answer to the first request.
+    answers: Vec<oneshot::Sender<Result<(), Failure>>>,
+}
+
+/// What a follower is made of.
+pub(crate) struct FollowerSetup {
+    pub(crate) channel: String,
+    pub(crate) spec: ChannelSpec,
+    pub(crate) options: Options,
+    pub(crate) dial: Box<dyn Dial>,
+    pub(crate) liveness: Option<Arc<Liveness>>,
+}
+
+impl Follower {
+    /// Registers at the leader of the channel.
+    ///
+    /// # Errors
+    ///
+    /// The refusal of the leader, or why none was found within `create_timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives up.
+    pub(crate) async fn create(setup: FollowerSetup) -> Result<Self> {
+        let deadline = Instant::now() + setup.options.create_timeout;
+        let shared = Arc::new(Shared {
+            owner: handshake::random()?,
+            reach: Arc::new(Reach::new(setup.options.stale_after)),
+            in_flight: Semaphore::new(setup.options.max_in_flight),
+            state: Mutex::default(),
+            status: watch::Sender::new(Status::Down(None)),
+            replay_failures: AtomicU64::new(0),
+            channel: setup.channel,
+            spec: setup.spec,
+            options: setup.options,
+        });
+        let follower = Self(Arc::new(Guard(Arc::clone(&shared))));
+        tokio::spawn(link::run(Arc::clone(&shared), setup.dial, setup.liveness));
+        let mut status = shared.status.subscribe();
+        let settled = |status: &Status| !matches!(status, Status::Down(_));
+        let outcome = timeout_at(deadline, status.wait_for(settled)).await;
+        let outcome = outcome.map(|settled| settled.map(|status| status.clone()));
+        match outcome {
+            Ok(Ok(Status::Up)) => Ok(follower),
+            Ok(Ok(Status::Refused(error))) => Err(error),
+            Ok(_) => Err(shared.closed()),
+            Err(_) => Err(shared.why_down().with_channel(&shared.channel)),
+        }
+    }
+
+    /// What a follower sends to register.
+    fn registration(shared: &Shared) -> pb::Channel {
+        pb::Channel {
+            name: shared.channel.clone(),
+            codec: shared.spec.codec.to_owned(),
+            methods: method_table(shared.spec.methods),
+            owner: shared.owner.to_vec().into(),
+            wait_ms: u32::try_from(shared.options.create_timeout.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+
+    pub(crate) fn channel(&self) -> &str {
+        &self.shared().channel
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared().options
+    }
+
+    pub(crate) fn method_name(&self, method: usize) -> &'static str {
+        self.shared().spec.methods.get(method).map_or("?", |spec| spec.name)
+    }
+
+    /// Why there is no link at the moment.
+    pub(crate) fn down(&self) -> Option<Error> {
+        match &*self.shared().status.borrow() {
+            Status::Up => None,
+            Status::Down(error) => Some(error.clone().unwrap_or_else(not_connected)),
+            Status::Refused(error) => Some(error.clone()),
+            Status::Closed => Some(self.shared().closed()),
+        }
+    }
+
+    /// Tries to publish again after a reconnect that failed.
+    pub(crate) fn replay_failures(&self) -> u64 {
+        self.shared().replay_failures.load(Ordering::Relaxed)
+    }
+
+    /// Ends the link with a goodbye: what was published here is withdrawn at once.
+    pub(crate) fn close(&self) {
+        self.shared().shut();
+    }
+
+    /// Waits until the goodbye is written.
+    pub(crate) async fn closed(&self) {
+        self.shared().status.closed().await;
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    /// Subscribes to a topic. Subscribers of one process to one key share it, except for work
+    /// items. `answer` hears whether the leader took it.
+    ///
+    /// Where it can't be subscribed to, the subscription is there, closed with the reason.
+    pub(crate) fn subscribe(
+        &self,
+        method: usize,
+        key: Result<Bytes>,
+        answer: Option<oneshot::Sender<Result<(), Failure>>>,
+    ) -> TopicHandle {
+        let shared = self.shared();
+        let is_one = matches!(
+            shared.spec.methods[method].kind,
+            MethodKind::Subscribe { one: true, .. }
+        );
+        let bounds = (shared.options.ring_values, shared.options.ring_bytes);
+        let (key, refusal) = match key {
+            Ok(key) => (key, None),
+            Err(error) => (Bytes::new(), Some(error)),
+        };
+        let mut state = shared.lock();
+        let refusal = refusal.or_else(|| shared.refusal(&state, method));
+        if refusal.is_none()
+            && !is_one
+            && let Some(id) = state.shared.get(&(method, key.clone())).copied()
+            && let Some(entry) = state.topics.get_mut(&id)
+        {
+            entry.subscribers += 1;
+            match answer {
+                Some(answer) if entry.is_accepted => drop(answer.send(Ok(()))),
+                answer => entry.answers.extend(answer),
+            }
+            return TopicHandle { follower: Some(self.clone()), id, topic: Arc::clone(&entry.topic) };
+        }
+        let reach = Arc::clone(&shared.reach);
+        let topic = Arc::new(Topic::new((method, key.clone()), is_one, reach, bounds));
+        if let Some(error) = refusal {
+            let error = shared.name_error(method, error);
+            topic.close(error.clone());
+            if let Some(answer) = answer {
+                let _ = answer.send(Err(error.into()));
+            }
+            return TopicHandle { follower: Some(self.clone()), id: 0, topic };
+        }
+        state.last_id += 1;
+        let id = state.last_id;
+        let entry = TopicEntry {
+            topic: Arc::clone(&topic),
+            subscribers: 1,
+            request: 0,
+            is_accepted: false,
+            answers: answer.into_iter().collect(),
+        };
+        state.topics.insert(id, entry);
+        if !is_one {
+            state.shared.insert((method, key), id);
+        }
+        shared.send_subscribe(&mut state, id);
+        TopicHandle { follower: Some(self.clone()), id, topic }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self) -> Error {
+        Error::closed("the client").with_channel(&self.channel)
+    }
+
+    fn why_down(&self) -> Error {
+        match &*self.status.borrow() {
+            Status::Down(Some(error)) | Status::Refused(error) => error.clone(),
+            Status::Down(None) | Status::Up => not_connected(),
+            Status::Closed => self.closed(),
+        }
+    }
+
+    fn name_error(&self, method: usize, error: Error) -> Error {
+        let name = self.spec.methods.get(method).map_or("?", |spec| spec.name);
+        error.with_channel(&self.channel).with_method(name)
+    }
+
+    /// Why a method can't be used now, if so.
+    fn unusable(&self, state: &State, method: usize) -> Option<Error> {
+        if let Some(error) = &state.closed {
+            return Some(error.clone());
+        }
+        let reason = state.link.as_ref()?.mismatches.get(method)?;
+        (!reason.is_empty()).then(|| Error::new(ErrorKind::MethodMismatch, reason.as_str()))
+    }
+
+    /// Why a topic can't be added, if so.
+    fn refusal(&self, state: &State, method: usize) -> Option<Error> {
+        self.unusable(state, method).or_else(|| {
+            let bound = self.options.max_subscriptions;
+            (state.topics.len() >= bound).then(|| {
+                let reason = format!("this client has {bound} subscriptions already");
+                Error::new(ErrorKind::Overloaded, reason)
+            })
+        })
+    }
+
+    /// Sends the subscribe request of a topic, if there is a link.
+    fn send_subscribe(&self, state: &mut State, topic: u64) {
+        let Some(registered) = &state.link else { return };
+        let Some(entry) = state.topics.get_mut(&topic) else { return };
+        state.last_id += 1;
+        let id = state.last_id;
+        entry.request = id;
+        let has = entry.topic.has();
+        let subscribe = pb::Subscribe {
+            method: entry.topic.method as u32,
+            epoch: has.epoch,
+            topic: has.topic,
+            version: has.version,
+        };
+        state.requests.insert(id, Request::Subscribe(topic));
+        let frame = Frame::with_payload(id, subscribe, entry.topic.key.clone());
+        // Bounded by the number of topics. An error means that the link is gone, and then all this
+        // is done again on the next one.
+        let _ = registered.link.replay(frame, None);
+    }
+
+    /// Closes, once. What waits is answered, and the leader is told goodbye.
+    fn shut(&self) {
+        let closed = self.closed();
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        state.closed = Some(closed.clone());
+        if let Some(registered) = state.link.take() {
+            let goodbye = pb::GoAway { reason: None, last_id: 0 };
+            let _ = registered.link.replay(Frame::new(0, goodbye), None);
+            registered.link.finish(closed.clone());
+        }
+        let requests = std::mem::take(&mut state.requests);
+        let topics = std::mem::take(&mut state.topics);
+        state.shared.clear();
+        state.publications.clear();
+        drop(state);
+        for (_, request) in requests {
+            if let Request::Call(pending) = request {
+                pending.answer(Err(closed.clone().into()));
+            }
+        }
+        for (_, entry) in topics {
+            entry.topic.close(closed.clone());
+            for answer in entry.answers {
+                let _ = answer.send(Err(closed.clone().into()));
+            }
+        }
+        self.status.send_replace(Status::Closed);
+    }
+
+    /// A subscriber of a topic is gone; the last one ends the subscription.
+    fn leave(&self, topic: u64) {
+        let mut state = self.lock();
+        let Some(entry) = state.topics.get_mut(&topic) else { return };
+        entry.subscribers -= 1;
+        if entry.subscribers > 0 {
+            return;
+        }
+        let Some(entry) = state.topics.remove(&topic) else { return };
+        if !entry.topic.is_one {
+            state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
+        }
+        state.requests.remove(&entry.request);
+        if let Some(registered) = state.link.as_ref().filter(|_| entry.request > 0) {
+            let frame = Frame::new(entry.request, pb::Unsubscribe {});
+            let _ = registered.link.replay(frame, None);
+        }
+    }
+}
+
+fn not_connected() -> Error {
+    Error::new(ErrorKind::Disconnected, "not connected to a leader yet")
+}
+
+/// One subscriber's hold on a topic.
+pub(crate) struct TopicHandle {
+    /// `None`: a fake.
+    follower: Option<Follower>,
+    id: u64,
+    pub(crate) topic: Arc<Topic>,
+}
+
+impl TopicHandle {
+    /// A topic of no leader, for fakes.
+    pub(crate) fn detached(is_one: bool) -> Self {
+        Self { follower: None, id: 0, topic: Arc::new(Topic::detached(is_one)) }
+    }
+
+    pub(crate) fn follower(&self) -> Option<&Follower> {
+        self.follower.as_ref()
+    }
+
+    /// Ends the subscription now, though items of it are still held.
+    pub(crate) fn retire(&self) {
+        if let Some(follower) = &self.follower {
+            follower.shared().leave(self.id);
+        }
+    }
+
+    /// Tells the leader that a work item is done, or that another one should have it.
+    pub(crate) fn settle(&self, item: &Item, done: bool) {
+        let Some(follower) = &self.follower else { return };
+        let state = follower.shared().lock();
+        let Some(registered) = &state.link else { return };
+        let Some(entry) = state.topics.get(&self.id) else { return };
+        if registered.generation == item.generation {
+            let settle = pb::Settle { item: item.number, done, room: 1 };
+            let _ = registered.link.replay(Frame::new(entry.request, settle), None);
+        }
+    }
+}
+
+impl Clone for TopicHandle {
+    fn clone(&self) -> Self {
+        if let Some(follower) = &self.follower
+            && let Some(entry) = follower.shared().lock().topics.get_mut(&self.id)
+        {
+            entry.subscribers += 1;
+        }
+        Self { follower: self.follower.clone(), id: self.id, topic: Arc::clone(&self.topic) }
+    }
+}
+
+impl Drop for TopicHandle {
+    fn drop(&mut self) {
+        if let Some(follower) = &self.follower {
+            follower.shared().leave(self.id);
+        }
+    }
+}

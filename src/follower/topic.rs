@@ -1,0 +1,483 @@
+//! One topic of a follower: the values that arrived, the state that its subscribers are shown, and
+//! where each subscriber is.
+//!
+//! What subscribers see is made of two things: what the leader said of the topic last, and whether
+//! the leader is within reach. A topic is live only if both are well, on the same link.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+
+use super::reach::Reach;
+use crate::{
+    error::{Error, ErrorKind},
+    protocol::pb,
+};
+
+/// A decoded value, shared by all subscribers of the process.
+pub(crate) type Decoded = Arc<dyn Any + Send + Sync>;
+
+/// How the values of a topic are decoded.
+pub(crate) type Decoder = fn(Bytes) -> Result<Decoded, Error>;
+
+/// The state of a subscription.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum State {
+    /// No value yet.
+    Starting {
+        /// Since when.
+        since: Instant,
+        /// The last failure, where there was one.
+        cause: Option<Error>,
+    },
+    /// The value is the upstream's current one.
+    Live,
+    /// Cut off from the upstream; the value is the last one that was known.
+    Stale {
+        /// Since when.
+        since: Instant,
+        /// Why.
+        cause: Error,
+    },
+    /// Over, for good.
+    Closed {
+        /// Why.
+        cause: Error,
+    },
+}
+
+/// One value.
+pub(crate) struct Entry {
+    /// Counts the values of this process, over all epochs.
+    seq: u64,
+    /// Counts the values that the topic is known to have had, skipped ones included.
+    total: u64,
+    /// Empty where the value never was encoded, as in a fake.
+    bytes: Bytes,
+    decoded: OnceLock<Result<Decoded, Error>>,
+}
+
+impl Entry {
+    /// The value; decoded once, by whoever reads it first.
+    pub(crate) fn decode(&self, decoder: Decoder) -> Result<Decoded, Error> {
+        self.decoded.get_or_init(|| decoder(self.bytes.clone())).clone()
+    }
+}
+
+/// A work item.
+#[derive(Clone)]
+pub(crate) struct Item {
+    pub(crate) number: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) value: ItemValue,
+    /// The link that it came on; on another one it can't be settled any more.
+    pub(crate) generation: u64,
+}
+
+/// The value of a work item.
+#[derive(Clone)]
+pub(crate) enum ItemValue {
+    Encoded(Bytes),
+    /// It never was encoded, as in a fake.
+    Decoded(Decoded),
+}
+
+pub(crate) struct Topic {
+    pub(super) method: usize,
+    pub(super) key: Bytes,
+    /// Not shared: a subscription to work items.
+    pub(super) is_one: bool,
+    reach: Arc<Reach>,
+    bounds: (usize, usize),
+    newest: ArcSwapOption<Entry>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    ring: VecDeque<Arc<Entry>>,
+    ring_bytes: usize,
+    last_seq: u64,
+    total: u64,
+    /// Which leader, topic and version the newest value is of.
+    has: Has,
+    /// What the leader said last, and on which link.
+    told: (u64, Told),
+    since: Instant,
+    closed: Option<Error>,
+    /// The newest value does not decode.
+    undecodable: Option<(u64, Instant, Error)>,
+    items: VecDeque<Item>,
+    wakers: Vec<(u64, Waker)>,
+    last_subscriber: u64,
+}
+
+/// What a follower can tell a leader that it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Has {
+    pub(super) epoch: u64,
+    pub(super) topic: u64,
+    pub(super) version: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Told {
+    Starting(Option<Error>),
+    Live,
+    Stale(Instant, Error),
+}
+
+/// Where a subscriber is.
+#[derive(Debug, Clone)]
+pub(crate) struct Cursor {
+    id: u64,
+    seq: u64,
+    total: u64,
+    shown: Shown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Starting,
+    Live,
+    Stale(ErrorKind),
+    Closed,
+}
+
+/// What happened, to one subscriber.
+pub(crate) enum Event {
+    Value { entry: Arc<Entry>, missed: u64 },
+    Live { entry: Option<Arc<Entry>> },
+    Stale { since: Instant, cause: Error },
+    Closed { cause: Error },
+}
+
+impl Topic {
+    pub(super) fn new(
+        (method, key): (usize, Bytes),
+        is_one: bool,
+        reach: Arc<Reach>,
+        bounds: (usize, usize),
+    ) -> Self {
+        Self {
+            method,
+            key,
+            is_one,
+            reach,
+            bounds,
+            newest: ArcSwapOption::empty(),
+            inner: Mutex::new(Inner {
+                ring: VecDeque::new(),
+                ring_bytes: 0,
+                last_seq: 0,
+                total: 0,
+                has: Has::default(),
+                told: (0, Told::Starting(None)),
+                since: Instant::now(),
+                closed: None,
+                undecodable: None,
+                items: VecDeque::new(),
+                wakers: Vec::new(),
+                last_subscriber: 0,
+            }),
+        }
+    }
+
+    /// A topic of no leader, for fakes.
+    pub(crate) fn detached(is_one: bool) -> Self {
+        Self::new((0, Bytes::new()), is_one, Arc::new(Reach::always()), (64, usize::MAX))
+    }
+
+    /// A subscriber that has seen nothing: it is given the current value, if there is one.
+    pub(crate) fn cursor(&self) -> Cursor {
+        let mut inner = self.lock();
+        inner.last_subscriber += 1;
+        Cursor {
+            id: inner.last_subscriber,
+            seq: inner.last_seq.saturating_sub(1),
+            total: inner.ring.back().map_or(0, |entry| entry.total - 1),
+            shown: Shown::Starting,
+        }
+    }
+
+    /// A subscriber that is where another one is.
+    pub(crate) fn clone_cursor(&self, cursor: &Cursor) -> Cursor {
+        let mut inner = self.lock();
+        inner.last_subscriber += 1;
+        Cursor { id: inner.last_subscriber, ..cursor.clone() }
+    }
+
+    /// A subscriber is gone.
+    pub(crate) fn leave(&self, cursor: &Cursor) {
+        self.lock().wakers.retain(|(id, _)| *id != cursor.id);
+    }
+
+    /// The newest value that arrived.
+    pub(crate) fn newest(&self) -> Option<Arc<Entry>> {
+        self.newest.load_full()
+    }
+
+    /// The newest value before this one, for when this one does not decode.
+    pub(crate) fn before(&self, entry: &Entry) -> Option<Arc<Entry>> {
+        self.lock().ring.iter().rev().find(|other| other.seq < entry.seq).cloned()
+    }
+
+    /// The state that subscribers are shown.
+    pub(crate) fn state(&self) -> State {
+        self.lock().state(&self.reach)
+    }
+
+    /// The next thing that this subscriber has not seen. One that is behind what is kept goes on
+    /// with the newest value.
+    pub(crate) fn poll_event(&self, cursor: &mut Cursor, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut inner = self.lock();
+        if let Some(event) = inner.next_event(cursor, &self.reach) {
+            return Poll::Ready(event);
+        }
+        inner.register(cursor.id, cx);
+        Poll::Pending
+    }
+
+    /// The next work item.
+    pub(crate) fn poll_item(&self, cursor: &Cursor, cx: &mut Context<'_>) -> Poll<Result<Item, Error>> {
+        let mut inner = self.lock();
+        if let Some(item) = inner.items.pop_front() {
+            return Poll::Ready(Ok(item));
+        }
+        if let Some(cause) = &inner.closed {
+            return Poll::Ready(Err(cause.clone()));
+        }
+        inner.register(cursor.id, cx);
+        Poll::Pending
+    }
+
+    /// The newest value does not decode: the topic is stale until one does.
+    pub(crate) fn note_undecodable(&self, entry: &Entry, error: Error) {
+        self.lock().undecodable = Some((entry.seq, Instant::now(), error));
+    }
+
+    pub(super) fn has(&self) -> Has {
+        self.lock().has
+    }
+
+    /// The leader took the subscription, on the link of this generation.
+    pub(super) fn accepted(&self, epoch: u64, topic: u64) {
+        let mut inner = self.lock();
+        if (inner.has.epoch, inner.has.topic) != (epoch, topic) {
+            inner.has = Has { epoch, topic, version: 0 };
+        }
+    }
+
+    /// A value of the leader.
+    pub(super) fn update(&self, version: u64, payload: Bytes) {
+        let generation = self.reach.generation();
+        let mut inner = self.lock();
+        let before = inner.has.version;
+        if version <= before && before > 0 {
+            // Sent for another subscription of this process to the same topic.
+            return;
+        }
+        let was_live = matches!(inner.state(&self.reach), State::Live);
+        inner.has.version = version;
+        inner.told = (generation, Told::Live);
+        let is_same = inner.ring.back().is_some_and(|newest| newest.bytes == payload);
+        if !is_same {
+            // Of a new epoch it is not known how many there were.
+            inner.total += if before > 0 { version - before } else { 1 };
+            self.keep(&mut inner, payload, OnceLock::new());
+        } else if was_live {
+            return;
+        }
+        inner.wake();
+    }
+
+    /// A value that never was encoded, as in a fake.
+    pub(crate) fn push_decoded(&self, value: Decoded) {
+        let mut inner = self.lock();
+        inner.told = (self.reach.generation(), Told::Live);
+        inner.total += 1;
+        self.keep(&mut inner, Bytes::new(), OnceLock::from(Ok(value)));
+        inner.wake();
+    }
+
+    fn keep(
+        &self,
+        inner: &mut Inner,
+        payload: Bytes,
+        decoded: OnceLock<Result<Decoded, Error>>,
+    ) {
+        inner.last_seq += 1;
+        // A small value is a slice of a large read buffer, which it would keep from being freed.
+        let bytes = if payload.len() <= crate::protocol::PART {
+            Bytes::copy_from_slice(&payload)
+        } else {
+            payload
+        };
+        inner.ring_bytes += bytes.len();
+        let entry =
+            Arc::new(Entry { seq: inner.last_seq, total: inner.total, bytes, decoded });
+        self.newest.store(Some(Arc::clone(&entry)));
+        inner.ring.push_back(entry);
+        let (values, bytes) = self.bounds;
+        while inner.ring.len() > 1 && (inner.ring.len() > values || inner.ring_bytes > bytes) {
+            inner.ring_bytes -= inner.ring.pop_front().map_or(0, |entry| entry.bytes.len());
+        }
+    }
+
+    /// A change of state that brings no value.
+    pub(super) fn told(&self, state: pb::State) {
+        use pb::state::State as Wire;
+        let cause = |cause: Option<pb::Error>| {
+            cause.map_or_else(|| Error::new(ErrorKind::Other, "no cause was given"), Error::from)
+        };
+        let told = match state.state {
+            Some(Wire::Starting(starting)) => Told::Starting(starting.cause.map(Error::from)),
+            Some(Wire::Live(_)) => Told::Live,
+            Some(Wire::Stale(stale)) => {
+                let ago = Duration::from_millis(stale.for_ms);
+                let since = Instant::now().checked_sub(ago).unwrap_or_else(Instant::now);
+                Told::Stale(since, cause(stale.cause))
+            }
+            None => return,
+        };
+        let generation = self.reach.generation();
+        let mut inner = self.lock();
+        inner.told = (generation, told);
+        inner.wake();
+    }
+
+    pub(crate) fn delivered(&self, item: Item) {
+        let mut inner = self.lock();
+        inner.items.push_back(item);
+        inner.wake();
+    }
+
+    /// The link is lost: its work items go to others.
+    pub(super) fn drop_items(&self) {
+        self.lock().items.clear();
+    }
+
+    pub(crate) fn close(&self, cause: Error) {
+        let mut inner = self.lock();
+        inner.closed.get_or_insert(cause);
+        inner.items.clear();
+        inner.wake();
+    }
+
+    /// Nothing follows; what is here can still be taken.
+    pub(crate) fn end(&self, cause: Error) {
+        let mut inner = self.lock();
+        inner.closed.get_or_insert(cause);
+        inner.wake();
+    }
+
+    /// Lets all subscribers look again.
+    pub(super) fn wake(&self) {
+        self.lock().wake();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn state(&self, reach: &Reach) -> State {
+        if let Some(cause) = &self.closed {
+            return State::Closed { cause: cause.clone() };
+        }
+        let sight = reach.sight();
+        let cut_off = match (sight.away, &self.told) {
+            (Some((since, cause)), _) => Some((since, Some(cause))),
+            (None, (generation, _)) if *generation != sight.generation => {
+                let (since, cause) = sight.last_down;
+                Some((since, (sight.generation > 1).then_some(cause)))
+            }
+            // A new leader that has no value yet, of one that had.
+            (None, (_, Told::Starting(cause))) if !self.ring.is_empty() => {
+                let (since, lost) = sight.last_down;
+                Some((since, Some(cause.clone().unwrap_or(lost))))
+            }
+            (None, (_, Told::Starting(cause))) => Some((self.since, cause.clone())),
+            (None, (_, Told::Stale(since, cause))) => Some((*since, Some(cause.clone()))),
+            (None, (_, Told::Live)) => None,
+        };
+        match cut_off {
+            // Nothing was ever received, so there is nothing that could be stale.
+            Some((_, cause)) if self.ring.is_empty() && !matches!(self.told.1, Told::Live) => {
+                State::Starting { since: self.since, cause }
+            }
+            Some((since, cause)) => State::Stale {
+                since,
+                cause: cause.unwrap_or_else(|| {
+                    Error::new(ErrorKind::Disconnected, "the leader has no value yet")
+                }),
+            },
+            None => match &self.undecodable {
+                Some((seq, since, cause)) if *seq == self.last_seq => {
+                    State::Stale { since: *since, cause: cause.clone() }
+                }
+                _ => State::Live,
+            },
+        }
+    }
+
+    fn next_event(&mut self, cursor: &mut Cursor, reach: &Reach) -> Option<Event> {
+        if cursor.shown == Shown::Closed {
+            // Asked again after the end: the end again.
+            let cause = self.closed.clone()?;
+            return Some(Event::Closed { cause });
+        }
+        if let Some(entry) = self.next_entry(cursor.seq) {
+            let missed = entry.total.saturating_sub(cursor.total + 1);
+            cursor.seq = entry.seq;
+            cursor.total = entry.total;
+            cursor.shown = Shown::Live;
+            return Some(Event::Value { entry, missed });
+        }
+        match self.state(reach) {
+            State::Closed { cause } => {
+                cursor.shown = Shown::Closed;
+                Some(Event::Closed { cause })
+            }
+            State::Stale { since, cause } if cursor.shown != Shown::Stale(cause.kind()) => {
+                cursor.shown = Shown::Stale(cause.kind());
+                Some(Event::Stale { since, cause })
+            }
+            State::Live if cursor.shown != Shown::Live => {
+                cursor.shown = Shown::Live;
+                Some(Event::Live { entry: self.ring.back().cloned() })
+            }
+            State::Starting { .. } | State::Stale { .. } | State::Live => None,
+        }
+    }
+
+    fn next_entry(&self, seen: u64) -> Option<Arc<Entry>> {
+        if seen == self.last_seq {
+            return None;
+        }
+        let behind = usize::try_from(self.last_seq - seen).unwrap_or(usize::MAX);
+        let index = self.ring.len().checked_sub(behind);
+        index.and_then(|index| self.ring.get(index)).or(self.ring.back()).cloned()
+    }
+
+    fn register(&mut self, id: u64, cx: &Context<'_>) {
+        match self.wakers.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => self.wakers.push((id, cx.waker().clone())),
+        }
+    }
+
+    fn wake(&mut self) {
+        for (_, waker) in self.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
