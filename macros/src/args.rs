@@ -165,8 +165,9 @@ pub(crate) fn value<T: Parse>(
 ) -> syn::Result<T> {
     equals(name, input, example)?;
     input.parse().map_err(|error| {
-        let message = format!("{error}; write `{} = {example}`", name.unraw());
-        syn::Error::new(error.span(), message)
+        // What is missing at the end has no place of its own.
+        let span = if input.is_empty() { name.span() } else { error.span() };
+        syn::Error::new(span, format!("{error}; write `{} = {example}`", name.unraw()))
     })
 }
 

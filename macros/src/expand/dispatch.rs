@@ -1,7 +1,7 @@
 //! `ClusterClient` for the user's type: how the leader calls it with bytes.
 
-use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::{local, proxy::key_part, show_at, shown_at, signature, spec};
@@ -12,13 +12,12 @@ pub(super) fn implementation(client: &Client) -> TokenStream {
     let Client { ty, proxy, .. } = client;
     let options = options_type(client);
     let spec = spec::spec(client);
-    let connect = connect(client);
+    let connect = connect(client, &options);
     let call = call(client);
     let open = open(client);
     let key = key(client);
     let health = health(client);
     let close = close(client);
-    let core = local("core");
     quote! {
         #[automatically_derived]
         impl __cluster::ClusterClient for #ty {
@@ -26,8 +25,8 @@ pub(super) fn implementation(client: &Client) -> TokenStream {
             type Proxy = #proxy;
             #spec
 
-            fn proxy(#core: __cluster::ProxyCore) -> #proxy {
-                #proxy { core: #core }
+            fn proxy(core: __cluster::ProxyCore) -> #proxy {
+                #proxy { core }
             }
 
             #connect
@@ -48,35 +47,30 @@ fn options_type(client: &Client) -> TokenStream {
     }
 }
 
-fn connect(client: &Client) -> TokenStream {
-    let krate = &client.krate;
+fn connect(client: &Client, options_type: &TokenStream) -> TokenStream {
     let connect = &client.connect;
     let ident = &connect.ident;
+    let place = ident.span();
     let idents = connect.params.iter().map(|param| &param.ident);
     let pattern = match &*connect.params {
-        [only] => {
-            let ident = &only.ident;
-            quote!(#ident)
-        }
+        [only] => only.ident.to_token_stream(),
         _ => quote!((#(#idents,)*)),
     };
-    let values = connect.params.iter().map(passed);
-    let error = signature::error_of(&connect.returns);
-    let (options, result, failure) = (local("options"), local("result"), local("error"));
-    let described = quote_spanned! {shown_at(connect.returns.span())=>
-        __cluster::Outcome::into_result(#result)
-            .map_err(|#failure| #krate::__describe!(#error)(&#failure))
-    };
-    let future = quote_spanned! {shown_at(ident.span())=>
+    let values = connect.params.iter().map(|param| passed(param, place));
+    let options = local("options", place);
+    let describe = describe(client, &connect.returns);
+    let returned = shown_at(connect.returns.span());
+    let connected = quote_spanned!(shown_at(place)=> Self::#ident(#(#values),*).await);
+    let connected = quote_spanned!(returned=> __cluster::connected(#connected, #describe));
+    let future = quote_spanned! {shown_at(place)=>
         __cluster::boxed(async move {
             let #pattern = #options;
-            let #result = Self::#ident(#(#values),*).await;
-            #described
+            #connected
         })
     };
     quote! {
         fn connect(
-            #options: Self::Options,
+            #options: #options_type,
         ) -> __cluster::BoxFuture<::core::result::Result<Self, __cluster::Failure>> {
             #future
         }
@@ -84,183 +78,165 @@ fn connect(client: &Client) -> TokenStream {
 }
 
 fn call(client: &Client) -> TokenStream {
-    let (method, args) = (local("method"), local("args"));
     let arms = client.methods.iter().filter_map(|method| {
-        let future = match &method.kind {
+        let reply = match &method.kind {
             Kind::Subscribe(_) => return None,
             Kind::Publish { answer, .. }
             | Kind::Unpublish { answer, .. }
-            | Kind::Invoke { answer, .. } => call_answered(client, method, answer),
-            Kind::Oneway(_) => call_oneway(client, method),
+            | Kind::Invoke { answer, .. } => reply(client, method, answer),
+            Kind::Oneway(_) => reply_oneway(client, method),
         };
-        let decode = decode(method);
-        Some(arm(method, &quote!(#decode ::core::result::Result::Ok(#future))))
+        Some(arm(method, &run_decoded(method, &reply)))
     });
     quote! {
         fn call(
             self: __cluster::Arc<Self>,
-            #method: usize,
-            #args: __cluster::Bytes,
+            __method: usize,
+            __args: __cluster::Bytes,
         ) -> ::core::result::Result<__cluster::BoxFuture<__cluster::Reply>, __cluster::Error> {
-            match __Method::ALL.get(#method) {
+            match __Method::ALL.get(__method) {
                 #(#arms)*
-                _ => ::core::result::Result::Err(__cluster::no_such_method(#method)),
+                _ => ::core::result::Result::Err(__cluster::no_such_method(__method)),
             }
         }
     }
 }
 
-fn call_answered(client: &Client, method: &Method, answer: &Answer) -> TokenStream {
-    let krate = &client.krate;
+fn reply(client: &Client, method: &Method, answer: &Answer) -> TokenStream {
     let call = users_call(method);
+    let output = signature::output(client, method);
     let (place, result) = match answer {
-        Answer::Result(ty) => (ty.span(), quote!(__cluster::Outcome::into_result(#call))),
-        Answer::Plain(ty, _) => (ty.span(), quote!(::core::result::Result::Ok(#call))),
+        Answer::Result(ty) => (ty.span(), call),
+        Answer::Plain(value, _) => {
+            let span = shown_at(value.span());
+            (value.span(), quote_spanned!(span=> ::core::result::Result::Ok(#call)))
+        }
     };
-    let error = signature::error(answer);
-    let reply = local("result");
-    let answered = quote_spanned! {shown_at(place)=>
-        __cluster::reply::<__Codec, _, _>(#reply, #krate::__describe!(#error))
-    };
-    quote_spanned! {shown_at(method.ident.span())=>
-        __cluster::boxed(async move {
-            let #reply = #result;
-            #answered
-        })
+    let describe = describe(client, &output);
+    quote_spanned! {shown_at(place)=>
+        __cluster::reply::<__Codec, #output>(#result, #describe)
     }
 }
 
-fn call_oneway(client: &Client, method: &Method) -> TokenStream {
-    let krate = &client.krate;
+fn reply_oneway(client: &Client, method: &Method) -> TokenStream {
+    let Client { krate, .. } = client;
     let call = users_call(method);
     let output = signature::output(client, method);
+    let place = match &method.kind {
+        Kind::Oneway(Some(ty)) => ty.span(),
+        _ => method.ident.span(),
+    };
     let error = quote!(<#output as __cluster::OnewayOutcome>::Error);
-    quote_spanned! {shown_at(method.ident.span())=>
-        __cluster::boxed(async move {
-            __cluster::reply::<__Codec, _, _>(
-                __cluster::OnewayOutcome::into_result(#call),
-                #krate::__describe!(#error),
-            )
-        })
+    let describe = show_at(place, quote!(#krate::__describe!(#error)));
+    quote_spanned! {shown_at(place)=>
+        __cluster::reply_oneway::<#output>(#call, #describe)
     }
 }
 
 fn open(client: &Client) -> TokenStream {
-    let (method, args, sink) = (local("method"), local("args"), local("sink"));
     let arms = client.methods.iter().filter_map(|method| {
         let Kind::Subscribe(subscribe) = &method.kind else { return None };
-        let decode = decode(method);
-        let future = open_one(client, method, subscribe);
-        Some(arm(method, &quote!(#decode ::core::result::Result::Ok(#future))))
+        Some(arm(method, &run_decoded(method, &run(client, method, subscribe))))
     });
     quote! {
         fn open(
             self: __cluster::Arc<Self>,
-            #method: usize,
-            #args: __cluster::Bytes,
-            #sink: __cluster::Sink,
+            __method: usize,
+            __args: __cluster::Bytes,
+            __sink: __cluster::Sink,
         ) -> ::core::result::Result<__cluster::BoxFuture<__cluster::End>, __cluster::Error> {
-            match __Method::ALL.get(#method) {
+            match __Method::ALL.get(__method) {
                 #(#arms)*
-                _ => ::core::result::Result::Err(__cluster::no_such_method(#method)),
+                _ => ::core::result::Result::Err(__cluster::no_such_method(__method)),
             }
         }
     }
 }
 
 /// The stream borrows the client and its arguments, so it lives and ends in the future.
-fn open_one(client: &Client, method: &Method, subscribe: &Subscribe) -> TokenStream {
-    let krate = &client.krate;
+fn run(client: &Client, method: &Method, subscribe: &Subscribe) -> TokenStream {
     let call = users_call(method);
-    let (stream, error) = (local("stream"), local("error"));
-    let run = run(client, subscribe, &stream);
-    let body = match &subscribe.answered {
-        None => quote! {
+    let Some(returns) = &subscribe.answered else {
+        let stream = local("stream", method.ident.span());
+        let pour = pour(client, subscribe);
+        return quote_spanned! {shown_at(method.ident.span())=>
             let #stream = #call;
-            #run
-        },
-        Some(returns) => {
-            let error_type = signature::error_of(returns);
-            quote! {
-                match #call {
-                    ::core::result::Result::Ok(#stream) => #run,
-                    ::core::result::Result::Err(#error) => {
-                        __cluster::End::Refused(#krate::__describe!(#error_type)(&#error))
-                    }
-                }
-            }
-        }
+            #pour
+        };
     };
-    quote_spanned!(shown_at(method.ident.span())=> __cluster::boxed(async move { #body }))
+    let place = returns.span();
+    let (stream, error) = (local("stream", place), local("error", place));
+    let pour = pour(client, subscribe);
+    let describe = describe(client, returns);
+    quote_spanned! {shown_at(place)=>
+        match __cluster::Outcome::into_result(#call) {
+            ::core::result::Result::Ok(#stream) => #pour,
+            ::core::result::Result::Err(#error) => __cluster::End::Refused(#describe(&#error)),
+        }
+    }
 }
 
-fn run(client: &Client, subscribe: &Subscribe, stream: &syn::Ident) -> TokenStream {
-    let krate = &client.krate;
+fn pour(client: &Client, subscribe: &Subscribe) -> TokenStream {
     let item = subscribe.yields.item();
-    let sink = local("sink");
-    let span = shown_at(item.span());
+    let place = item.span();
+    let (sink, stream) = (local("sink", place), local("stream", place));
     if subscribe.yields.is_result {
-        let error = signature::error_of(item);
-        quote_spanned! {span=>
-            #sink.run_results::<__Codec, _, _, _>(#stream, #krate::__describe!(#error)).await
+        let describe = describe(client, item);
+        quote_spanned! {shown_at(place)=>
+            #sink.run_results::<__Codec, _, _, _>(#stream, #describe).await
         }
     } else {
-        quote_spanned!(span=> #sink.run::<__Codec, _, _>(#stream).await)
+        quote_spanned!(shown_at(place)=> #sink.run::<__Codec, _, _>(#stream).await)
     }
 }
 
 fn key(client: &Client) -> TokenStream {
-    let (method, args) = (local("method"), local("args"));
     let arms = client.methods.iter().filter_map(|method| {
-        let parts = key_parts(client, method)?;
+        let key = key_of(client, method)?;
         let decode = decode(method);
-        Some(arm(method, &quote!(#decode #parts)))
+        Some(arm(method, &quote!(#decode #key)))
     });
     quote! {
         fn key(
-            #method: usize,
-            #args: __cluster::Bytes,
+            __method: usize,
+            __args: __cluster::Bytes,
         ) -> ::core::result::Result<__cluster::Bytes, __cluster::Error> {
-            match __Method::ALL.get(#method) {
+            match __Method::ALL.get(__method) {
                 #(#arms)*
-                _ => ::core::result::Result::Err(__cluster::no_such_method(#method)),
+                _ => ::core::result::Result::Err(__cluster::no_such_method(__method)),
             }
         }
     }
 }
 
 /// The key of a method that has one, out of its decoded arguments.
-fn key_parts(client: &Client, method: &Method) -> Option<TokenStream> {
+fn key_of(client: &Client, method: &Method) -> Option<TokenStream> {
     let key = match &method.kind {
         Kind::Subscribe(_) | Kind::Invoke { share: true, .. } => &Key::Arguments,
         Kind::Publish { key, .. } => key,
-        Kind::Unpublish { publish, .. } => match &client.methods[*publish].kind {
-            Kind::Publish { key, .. } => key,
-            _ => return None,
-        },
+        Kind::Unpublish { publish, .. } => client.methods[*publish].key(),
         Kind::Invoke { .. } | Kind::Oneway(_) => return None,
     };
-    let (bindings, parts): (Option<TokenStream>, Vec<_>) = match key {
-        Key::Arguments => (None, method.params.iter().map(key_argument).collect()),
-        Key::Parts(parts) => {
-            let assert = |part: &syn::Expr| {
-                let part_of_key = key_part(part);
-                let assert = show_at(part.span(), quote!(__cluster::assert_key));
-                quote!(#assert(#part_of_key))
-            };
-            (Some(as_written(method)), parts.iter().map(assert).collect())
-        }
+    let (bindings, parts): (TokenStream, Vec<_>) = match key {
+        Key::Arguments => (TokenStream::new(), method.params.iter().map(key_argument).collect()),
+        Key::Parts(parts) => (as_written(method), parts.iter().map(assert_part).collect()),
     };
-    Some(quote! {
-        #bindings
-        __cluster::encode_args::<__Codec, _>((#(#parts,)*))
-    })
+    let span = shown_at(signature::place_of_params(method));
+    let encode = quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#parts,)*)));
+    Some(quote!(#bindings #encode))
 }
 
-fn key_argument(param: &Param) -> TokenStream {
-    let ident = &param.ident;
-    let assert = show_at(param.ty.span(), quote!(__cluster::assert_key));
-    quote!(#assert(&#ident))
+fn key_argument(Param { ident, ty, .. }: &Param) -> TokenStream {
+    let ident = show_at(ty.span(), ident);
+    // One kind of span for `&` and what it borrows; see `shown_at`.
+    let span = ident.span();
+    let reference = quote_spanned!(span=> &#ident);
+    quote_spanned!(shown_at(ty.span())=> __cluster::assert_key(#reference))
+}
+
+fn assert_part(part: &syn::Expr) -> TokenStream {
+    let reference = key_part(part);
+    quote_spanned!(shown_at(part.span())=> __cluster::assert_key(#reference))
 }
 
 /// The key's expression was written for the method's own arguments: what is a reference there is
@@ -273,7 +249,7 @@ fn as_written(method: &Method) -> TokenStream {
 fn health(client: &Client) -> Option<TokenStream> {
     let health = client.health.as_ref()?;
     let (cfgs, ident) = (&health.carried.cfgs, &health.ident);
-    let report = local("report");
+    let report = local("report", ident.span());
     let future = quote_spanned! {shown_at(ident.span())=>
         __cluster::boxed(async move { __cluster::run_health(Self::#ident(&self), #report).await })
     };
@@ -281,7 +257,7 @@ fn health(client: &Client) -> Option<TokenStream> {
         #(#cfgs)*
         fn health(
             self: __cluster::Arc<Self>,
-            #report: __cluster::HealthReport,
+            __report: __cluster::HealthReport,
         ) -> ::core::option::Option<__cluster::BoxFuture<()>> {
             ::core::option::Option::Some(#future)
         }
@@ -291,8 +267,9 @@ fn health(client: &Client) -> Option<TokenStream> {
 fn close(client: &Client) -> Option<TokenStream> {
     let close = client.close.as_ref()?;
     let (cfgs, ident) = (&close.carried.cfgs, &close.ident);
-    let wait = close.is_async.then(|| quote!(.await));
-    let future = quote_spanned! {shown_at(ident.span())=>
+    let span = shown_at(ident.span());
+    let wait = close.is_async.then(|| quote_spanned!(span=> .await));
+    let future = quote_spanned! {span=>
         __cluster::boxed(async move { Self::#ident(&self) #wait; })
     };
     Some(quote! {
@@ -301,6 +278,12 @@ fn close(client: &Client) -> Option<TokenStream> {
             #future
         }
     })
+}
+
+/// What tells all that can be told of the error of this result type.
+fn describe(Client { krate, .. }: &Client, returns: &impl ToTokens) -> TokenStream {
+    let error = signature::error_of(returns);
+    show_at(returns.span(), quote!(#krate::__describe!(#error)))
 }
 
 fn arm(method: &Method, body: &TokenStream) -> TokenStream {
@@ -313,14 +296,20 @@ fn arm(method: &Method, body: &TokenStream) -> TokenStream {
     }
 }
 
+/// Decodes the arguments at once, and runs the body in a future.
+fn run_decoded(method: &Method, body: &TokenStream) -> TokenStream {
+    let decode = decode(method);
+    let span = shown_at(method.ident.span());
+    let future = quote_spanned!(span=> __cluster::boxed(async move { #body }));
+    quote!(#decode ::core::result::Result::Ok(#future))
+}
+
 fn decode(method: &Method) -> TokenStream {
-    let args = local("args");
+    let place = signature::place_of_params(method);
+    let args = local("args", place);
     let idents = method.params.iter().map(|param| &param.ident);
     let types = method.params.iter().map(|param| &param.owned);
-    let span = shown_at(
-        method.params.first().map_or_else(|| method.ident.span(), |param| param.ty.span()),
-    );
-    quote_spanned! {span=>
+    quote_spanned! {shown_at(place)=>
         let (#(#idents,)*) = __cluster::decode_args::<__Codec, (#(#types,)*)>(#args)?;
     }
 }
@@ -328,14 +317,16 @@ fn decode(method: &Method) -> TokenStream {
 /// `Self::method(&self, …)`, awaited where it is async.
 fn users_call(method: &Method) -> TokenStream {
     let ident = &method.ident;
-    let values = method.params.iter().map(passed);
-    let wait = method.is_async.then(|| quote!(.await));
-    quote_spanned!(shown_at(ident.span())=> Self::#ident(&self #(, #values)*) #wait)
+    let span = shown_at(ident.span());
+    let values = method.params.iter().map(|param| passed(param, ident.span()));
+    let wait = method.is_async.then(|| quote_spanned!(span=> .await));
+    quote_spanned!(span=> Self::#ident(&self #(, #values)*) #wait)
 }
 
 /// A decoded argument as the method takes it.
-fn passed(param: &Param) -> TokenStream {
-    let Param { ident, is_ref, .. } = param;
-    let borrow = is_ref.then(|| quote!(&));
-    quote!(#borrow #ident)
+fn passed(param: &Param, place: Span) -> TokenStream {
+    let ident = show_at(place, &param.ident);
+    let span = ident.span();
+    let borrow = param.is_ref.then(|| quote_spanned!(span=> &));
+    quote_spanned!(span=> #borrow #ident)
 }

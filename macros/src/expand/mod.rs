@@ -6,7 +6,7 @@ mod proxy;
 mod signature;
 mod spec;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{
     Ident,
@@ -91,24 +91,32 @@ fn lints() -> TokenStream {
 }
 
 /// A span that names resolve from as in all generated code, and that errors show as `place`.
+///
+/// Where rustc points is the common place of all tokens of an expression, and the whole attribute
+/// if they have none: an expression that can be wrong because of what the user wrote has this span
+/// on every token.
 fn shown_at(place: Span) -> Span {
     Span::call_site().located_at(place)
 }
 
-/// The tokens, shown at `place` in errors.
+/// The tokens, shown at `place` in errors; names resolve as before.
 fn show_at(place: Span, tokens: impl ToTokens) -> TokenStream {
-    let span = shown_at(place);
-    tokens
-        .into_token_stream()
-        .into_iter()
-        .map(|mut token| {
-            token.set_span(span);
-            token
-        })
-        .collect()
+    let relocated = |token: TokenTree| {
+        let span = token.span().located_at(place);
+        let mut token = match token {
+            TokenTree::Group(group) => {
+                Group::new(group.delimiter(), show_at(place, group.stream())).into()
+            }
+            token => token,
+        };
+        token.set_span(span);
+        token
+    };
+    tokens.into_token_stream().into_iter().map(relocated).collect()
 }
 
-/// A variable that cannot be mistaken for an argument of the user's.
-fn local(name: &str) -> Ident {
-    Ident::new(name, Span::mixed_site())
+/// A variable of generated code. Its prefix keeps it apart from the arguments of the user's: other
+/// means of hygiene would make errors point at the whole attribute.
+fn local(name: &str, place: Span) -> Ident {
+    Ident::new(&format!("__{name}"), shown_at(place))
 }

@@ -5,7 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::{Expr, ext::IdentExt, spanned::Spanned};
 
 use super::{lints, local, show_at, shown_at, signature};
-use crate::model::{Client, Key, Kind, Method, Param};
+use crate::model::{Client, Key, Kind, Method, Subscribe};
 
 /// The struct.
 pub(super) fn definition(client: &Client) -> TokenStream {
@@ -66,67 +66,73 @@ fn one(client: &Client, method: &Method) -> TokenStream {
 }
 
 fn body(client: &Client, method: &Method, output: &TokenStream) -> TokenStream {
-    let krate = &client.krate;
-    let ident = &method.ident;
-    let span = shown_at(ident.span());
-    let index = quote!(__Method::#ident as usize);
+    let place = method.ident.span();
+    let index = index(method);
     let args = all_arguments(method);
     match &method.kind {
-        Kind::Subscribe(subscribe) => {
-            let value = subscribe.yields.value(krate);
-            let place = subscribe.yields.item().span();
-            let codec = show_at(place, quote!(__Codec));
-            match (&subscribe.answered, subscribe.one) {
-                (None, false) => {
-                    quote_spanned!(span=> self.core.subscribe::<#codec, #value>(#index, #args))
-                }
-                (None, true) => {
-                    quote_spanned!(span=> self.core.deliveries::<#codec, #value>(#index, #args))
-                }
-                (Some(returns), one) => {
-                    let error = signature::error_of(returns);
-                    let open =
-                        if one { quote!(deliveries_answered) } else { quote!(subscribe_answered) };
-                    let failure = local("failure");
-                    quote_spanned! {span=>
-                        self.core
-                            .#open::<#codec, #value>(#index, #args)
-                            .await
-                            .map_err(|#failure| __cluster::failure(#failure, #krate::__revive!(#error)))
-                    }
-                }
-            }
+        Kind::Subscribe(subscribe) => open(client, method, subscribe),
+        Kind::Publish { key, .. } => {
+            let reply = publish(method, key);
+            outcome(client, output, &reply)
         }
-        Kind::Publish { key, answer, .. } => {
-            let answered = publish(method, key);
-            outcome(client, output, &answered, &signature::error(answer))
+        Kind::Unpublish { publish: published, .. } => {
+            let reply = publish(method, client.methods[*published].key());
+            outcome(client, output, &reply)
         }
-        Kind::Unpublish { publish: place, answer } => {
-            let answered = match &client.methods[*place].kind {
-                Kind::Publish { key, .. } => publish(method, key),
-                // The pair is of these two kinds.
-                _ => publish(method, &Key::Arguments),
-            };
-            outcome(client, output, &answered, &signature::error(answer))
+        Kind::Oneway(_) => {
+            let queued = quote_spanned!(shown_at(place)=> self.core.oneway(#index, #args));
+            let place = output.span();
+            let output = quote_spanned!(shown_at(place)=> <#output as __cluster::OnewayOutcome>);
+            quote_spanned!(shown_at(place)=> #output::from_queued(#queued))
         }
-        Kind::Oneway(_) => quote_spanned! {span=>
-            <#output as __cluster::OnewayOutcome>::from_queued(self.core.oneway(#index, #args))
-        },
-        Kind::Invoke { answer, .. } => {
-            let answered = quote_spanned!(span=> self.core.invoke(#index, #args).await);
-            outcome(client, output, &answered, &signature::error(answer))
+        Kind::Invoke { .. } => {
+            let reply = quote_spanned!(shown_at(place)=> self.core.invoke(#index, #args).await);
+            outcome(client, output, &reply)
         }
     }
 }
 
+fn open(client: &Client, method: &Method, subscribe: &Subscribe) -> TokenStream {
+    let krate = &client.krate;
+    let index = index(method);
+    let args = all_arguments(method);
+    let value = subscribe.yields.value(krate);
+    let place = subscribe.yields.item().span();
+    let open = match (subscribe.one, &subscribe.answered) {
+        (false, None) => quote!(subscribe),
+        (false, Some(_)) => quote!(subscribe_answered),
+        (true, None) => quote!(deliveries),
+        (true, Some(_)) => quote!(deliveries_answered),
+    };
+    let open = show_at(place, quote!(self.core.#open::<__Codec, #value>));
+    let opened = quote_spanned!(shown_at(place)=> #open(#index, #args));
+    let Some(returns) = &subscribe.answered else { return opened };
+    let revive = revive(client, returns);
+    quote_spanned! {shown_at(returns.span())=>
+        __cluster::opened::<#returns>(#opened.await, #revive)
+    }
+}
+
+fn outcome(client: &Client, output: &TokenStream, reply: &TokenStream) -> TokenStream {
+    let revive = revive(client, output);
+    quote_spanned! {shown_at(output.span())=>
+        __cluster::outcome::<__Codec, #output>(#reply, #revive)
+    }
+}
+
+fn revive(Client { krate, .. }: &Client, returns: &TokenStream) -> TokenStream {
+    let error = signature::error_of(returns);
+    show_at(returns.span(), quote!(#krate::__revive!(#error)))
+}
+
 fn publish(method: &Method, key: &Key) -> TokenStream {
-    let ident = &method.ident;
-    let span = shown_at(ident.span());
-    let args = local("args");
+    let span = shown_at(method.ident.span());
+    let index = index(method);
+    let args = local("args", method.ident.span());
     let encoded = all_arguments(method);
     let key = match key {
         // The same bytes, encoded once.
-        Key::Arguments => quote!(#args.clone()),
+        Key::Arguments => quote_spanned!(span=> #args.clone()),
         Key::Parts(parts) => {
             let parts = parts.iter().map(key_part);
             quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#parts,)*)))
@@ -134,35 +140,26 @@ fn publish(method: &Method, key: &Key) -> TokenStream {
     };
     quote_spanned! {span=> {
         let #args = #encoded;
-        self.core.publish(__Method::#ident as usize, #key, #args).await
+        self.core.publish(#index, #key, #args).await
     }}
 }
 
-fn outcome(
-    client: &Client,
-    output: &TokenStream,
-    reply: &TokenStream,
-    error: &TokenStream,
-) -> TokenStream {
-    let krate = &client.krate;
-    let span = shown_at(output.span());
-    quote_spanned!(span=> __cluster::outcome::<__Codec, _, _>(#reply, #krate::__revive!(#error)))
+/// The number of a method.
+fn index(Method { ident, .. }: &Method) -> TokenStream {
+    show_at(ident.span(), quote!(__Method::#ident as usize))
 }
 
 /// The arguments as bytes.
 fn all_arguments(method: &Method) -> TokenStream {
-    let params = method.params.iter().map(|Param { ident, ty, is_ref, .. }| {
-        let borrow = (!is_ref).then(|| show_at(ty.span(), quote!(&)));
-        quote!(#borrow #ident)
-    });
-    let span = shown_at(
-        method.params.first().map_or_else(|| method.ident.span(), |param| param.ty.span()),
-    );
-    quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#params,)*)))
+    let params = method.params.iter().map(signature::reference);
+    quote_spanned! {shown_at(signature::place_of_params(method))=>
+        __cluster::encode_args::<__Codec, _>((#(#params,)*))
+    }
 }
 
 /// A part of a key, as a reference.
 pub(super) fn key_part(part: &Expr) -> TokenStream {
+    let place = part.span();
     match part {
         Expr::Reference(_) => quote!(#part),
         Expr::Path(_)
@@ -170,9 +167,7 @@ pub(super) fn key_part(part: &Expr) -> TokenStream {
         | Expr::MethodCall(_)
         | Expr::Call(_)
         | Expr::Lit(_)
-        | Expr::Index(_) => {
-            quote!(&#part)
-        }
-        part => quote!(&(#part)),
+        | Expr::Index(_) => quote_spanned!(place=> &#part),
+        part => quote_spanned!(place=> &(#part)),
     }
 }

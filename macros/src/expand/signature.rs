@@ -1,9 +1,10 @@
 //! What the proxy, the trait and the dispatch say alike of a method.
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
-use syn::ext::IdentExt;
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{ext::IdentExt, spanned::Spanned};
 
+use super::show_at;
 use crate::model::{Answer, Client, Kind, Method, Param, subscription};
 
 /// `&self, data_id: &str`
@@ -36,17 +37,24 @@ fn answered(answer: &Answer) -> TokenStream {
     }
 }
 
-/// The error type of an answer.
-pub(super) fn error(answer: &Answer) -> TokenStream {
-    match answer {
-        Answer::Result(ty) => error_of(ty),
-        Answer::Plain(_, error) => error.to_token_stream(),
-    }
+/// The error of a result type, by projection. Without reading its tokens, so that an alias is as
+/// good as `Result`.
+pub(super) fn error_of(ty: &impl ToTokens) -> TokenStream {
+    show_at(ty.span(), quote!(<#ty as __cluster::Outcome>::Error))
 }
 
-/// The error type of a result type, by projection.
-pub(super) fn error_of(ty: &impl ToTokens) -> TokenStream {
-    quote!(<#ty as __cluster::Outcome>::Error)
+/// A reference to the argument, which is a variable of its own type here.
+pub(super) fn reference(Param { ident, ty, is_ref, .. }: &Param) -> TokenStream {
+    // The names come from the user, and resolve as the user's.
+    let span = ident.span().located_at(ty.span());
+    let ident = show_at(ty.span(), ident);
+    let borrow = (!is_ref).then(|| quote_spanned!(span=> &));
+    quote_spanned!(span=> #borrow #ident)
+}
+
+/// Where errors about the arguments as a whole are shown.
+pub(super) fn place_of_params(method: &Method) -> Span {
+    method.params.first().map_or_else(|| method.ident.span(), |param| param.ty.span())
 }
 
 /// Documentation and the like for the method of the proxy or the trait.

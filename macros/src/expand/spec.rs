@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use proc_macro2::{Literal, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::quote;
 use syn::{ext::IdentExt, spanned::Spanned};
 
-use super::shown_at;
-use crate::model::{Client, Kind, Method};
+use super::show_at;
+use crate::model::{Client, Kind, Method, Param};
 
 /// The enum of all methods. Its numbers are the indices, and stay right when a `#[cfg]` drops a
 /// method.
@@ -31,11 +31,12 @@ pub(super) fn methods(client: &Client) -> TokenStream {
 /// The constant that describes the client.
 pub(super) fn spec(client: &Client) -> TokenStream {
     let name = &client.name;
+    let codec = show_at(client.codec.span(), quote!(<__Codec as __cluster::Codec>::NAME));
     let methods = client.methods.iter().map(|method| entry(client, method));
     quote! {
         const SPEC: __cluster::ChannelSpec = __cluster::ChannelSpec {
             name: #name,
-            codec: <__Codec as __cluster::Codec>::NAME,
+            codec: #codec,
             methods: &[#(#methods,)*],
         };
     }
@@ -121,10 +122,11 @@ fn same_as_published(client: &Client, method: &Method) -> Vec<TokenStream> {
     let Kind::Unpublish { publish, .. } = &method.kind else { return Vec::new() };
     let cfgs = &method.carried.cfgs;
     let published = &client.methods[*publish].params;
-    let compare = |(published, withdrawn): (&crate::model::Param, &crate::model::Param)| {
-        let (from, to) = (&published.owned, &withdrawn.owned);
-        let same = quote_spanned!(shown_at(withdrawn.ty.span())=> |argument| argument);
-        quote!(#(#cfgs)* const _: fn(#from) -> #to = #same;)
+    let compare = |(published, withdrawn): (&Param, &Param)| {
+        let (published, place) = (&published.owned, withdrawn.ty.span());
+        let withdrawn = &withdrawn.owned;
+        let same = show_at(place, quote!(__cluster::assert_same::<#published, #withdrawn>()));
+        quote!(#(#cfgs)* const _: () = #same;)
     };
-    published.iter().zip(&method.params).map(compare).map(ToTokens::into_token_stream).collect()
+    published.iter().zip(&method.params).map(compare).collect()
 }

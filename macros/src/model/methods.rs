@@ -31,6 +31,16 @@ pub(crate) struct Method {
     pub(crate) kind: Kind,
 }
 
+impl Method {
+    /// The key of a publish method.
+    pub(crate) fn key(&self) -> &Key {
+        match &self.kind {
+            Kind::Publish { key, .. } => key,
+            _ => &Key::Arguments,
+        }
+    }
+}
+
 /// What a method does.
 pub(crate) enum Kind {
     Subscribe(Subscribe),

@@ -1,7 +1,7 @@
 //! Which `#[unpublish]` withdraws what which `#[publish]` did.
 
 use quote::ToTokens;
-use syn::{FnArg, Ident, Pat, ext::IdentExt};
+use syn::{FnArg, Ident, Pat, Type, ext::IdentExt};
 
 use super::{Marked, signature};
 use crate::{
@@ -96,13 +96,19 @@ fn fits(publish: &Marked, unpublish: &Marked, errors: &mut Errors) -> bool {
     let Some(key) = args.key.as_ref().map(ToTokens::to_token_stream) else { return true };
     let before = errors.count();
     for (first, second) in first.iter().zip(second) {
-        let (Some(first), Some(second_name)) = (name(first), name(second)) else { continue };
-        if first != second_name && signature::mentions(&key, first) {
-            let message = format!(
-                "the key of `{publish_name}` is taken here too, and reads `{first}`; name this \
-                 argument `{first}`"
-            );
-            errors.at(second_name, message);
+        let (Some((first, first_ty)), Some((second, second_ty))) = (named(first), named(second))
+        else {
+            continue;
+        };
+        if !signature::mentions(&key, first) {
+            continue;
+        }
+        let fits = format!("the key of `{publish_name}` is taken here too, and reads `{first}`");
+        if first != second {
+            errors.at(second, format!("{fits}; name this argument `{first}`"));
+        } else if is_reference(first_ty) != is_reference(second_ty) {
+            let text = first_ty.to_token_stream();
+            errors.at(second_ty, format!("{fits}; take it as there: `{text}`"));
         }
     }
     errors.count() == before
@@ -113,14 +119,18 @@ fn inputs(marked: &Marked) -> Vec<&FnArg> {
     inputs.filter(|input| matches!(input, FnArg::Typed(_))).collect()
 }
 
-fn name(input: &FnArg) -> Option<&Ident> {
+fn named(input: &FnArg) -> Option<(&Ident, &Type)> {
     match input {
         FnArg::Typed(typed) => match &*typed.pat {
-            Pat::Ident(pat) => Some(&pat.ident),
+            Pat::Ident(pat) => Some((&pat.ident, &typed.ty)),
             _ => None,
         },
         FnArg::Receiver(_) => None,
     }
+}
+
+fn is_reference(ty: &Type) -> bool {
+    matches!(ty, Type::Reference(_))
 }
 
 fn count(arguments: usize) -> String {

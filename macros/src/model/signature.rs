@@ -134,7 +134,10 @@ fn is_conditional(attr: &syn::Attribute) -> bool {
 fn referent<'a>(ty: &'a Type, errors: &mut Errors) -> (&'a Type, bool) {
     match ty {
         Type::Reference(reference) => {
-            if let Some(lifetime) = &reference.lifetime {
+            // Of a lifetime parameter it is said that the method cannot have it.
+            if let Some(lifetime) = &reference.lifetime
+                && lifetime.ident == "static"
+            {
                 errors.at(
                     lifetime,
                     "an argument is decoded for the call and lives no longer; leave the lifetime \
