@@ -126,8 +126,7 @@ fn reply_oneway(client: &Client, method: &Method) -> TokenStream {
         Kind::Oneway(Some(ty)) => ty.span(),
         _ => method.ident.span(),
     };
-    let error = quote!(<#output as __cluster::OnewayOutcome>::Error);
-    let describe = show_at(place, quote!(#krate::__describe!(#error)));
+    let describe = show_at(place, quote!(#krate::__describe!()));
     quote_spanned! {shown_at(place)=>
         __cluster::reply_oneway::<#output>(#call, #describe)
     }
@@ -171,7 +170,7 @@ fn run(client: &Client, method: &Method, subscribe: &Subscribe) -> TokenStream {
     quote_spanned! {shown_at(place)=>
         match __cluster::Outcome::into_result(#call) {
             ::core::result::Result::Ok(#stream) => #pour,
-            ::core::result::Result::Err(#error) => __cluster::End::Refused(#describe(&#error)),
+            ::core::result::Result::Err(#error) => __cluster::refused(&#error, #describe),
         }
     }
 }
@@ -217,26 +216,30 @@ fn key_of(client: &Client, method: &Method) -> Option<TokenStream> {
         Kind::Unpublish { publish, .. } => client.methods[*publish].key(),
         Kind::Invoke { .. } | Kind::Oneway(_) => return None,
     };
-    let (bindings, parts): (TokenStream, Vec<_>) = match key {
-        Key::Arguments => (TokenStream::new(), method.params.iter().map(key_argument).collect()),
-        Key::Parts(parts) => (as_written(method), parts.iter().map(assert_part).collect()),
-    };
-    let span = shown_at(signature::place_of_params(method));
-    let encode = quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#parts,)*)));
-    Some(quote!(#bindings #encode))
+    let place = method.ident.span();
+    Some(match key {
+        Key::Arguments => signature::encode(place, method.params.iter().map(key_argument)),
+        Key::Parts(parts) => {
+            let bindings = as_written(method);
+            let key = signature::encode(place, parts.iter().map(assert_part));
+            quote!(#bindings #key)
+        }
+    })
 }
 
-fn key_argument(Param { ident, ty, .. }: &Param) -> TokenStream {
-    let ident = show_at(ty.span(), ident);
+fn key_argument(Param { ident, ty, .. }: &Param) -> (Span, TokenStream) {
+    let place = ty.span();
+    let ident = show_at(place, ident);
     // One kind of span for `&` and what it borrows; see `shown_at`.
     let span = ident.span();
     let reference = quote_spanned!(span=> &#ident);
-    quote_spanned!(shown_at(ty.span())=> __cluster::assert_key(#reference))
+    (place, quote_spanned!(shown_at(place)=> __cluster::assert_key(#reference)))
 }
 
-fn assert_part(part: &syn::Expr) -> TokenStream {
+fn assert_part(part: &syn::Expr) -> (Span, TokenStream) {
+    let place = part.span();
     let reference = key_part(part);
-    quote_spanned!(shown_at(part.span())=> __cluster::assert_key(#reference))
+    (place, quote_spanned!(shown_at(place)=> __cluster::assert_key(#reference)))
 }
 
 /// The key's expression was written for the method's own arguments: what is a reference there is
@@ -280,10 +283,9 @@ fn close(client: &Client) -> Option<TokenStream> {
     })
 }
 
-/// What tells all that can be told of the error of this result type.
+/// What tells all that can be told of an error of this result type.
 fn describe(Client { krate, .. }: &Client, returns: &impl ToTokens) -> TokenStream {
-    let error = signature::error_of(returns);
-    show_at(returns.span(), quote!(#krate::__describe!(#error)))
+    show_at(returns.span(), quote!(#krate::__describe!()))
 }
 
 fn arm(method: &Method, body: &TokenStream) -> TokenStream {
@@ -305,12 +307,17 @@ fn run_decoded(method: &Method, body: &TokenStream) -> TokenStream {
 }
 
 fn decode(method: &Method) -> TokenStream {
-    let place = signature::place_of_params(method);
-    let args = local("args", place);
-    let idents = method.params.iter().map(|param| &param.ident);
-    let types = method.params.iter().map(|param| &param.owned);
-    quote_spanned! {shown_at(place)=>
-        let (#(#idents,)*) = __cluster::decode_args::<__Codec, (#(#types,)*)>(#args)?;
+    let args = local("args", method.ident.span());
+    let reads = method.params.iter().map(|Param { ident, ty, owned, .. }| {
+        let place = ty.span();
+        let args = local("args", place);
+        let read = show_at(place, quote!(#args.arg::<__Codec, #owned>()));
+        quote!(let #ident = #read?;)
+    });
+    quote_spanned! {shown_at(method.ident.span())=>
+        let mut #args = __cluster::ArgsReader::new(#args);
+        #(#reads)*
+        #args.finish()?;
     }
 }
 

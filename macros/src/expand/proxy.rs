@@ -121,8 +121,7 @@ fn outcome(client: &Client, output: &TokenStream, reply: &TokenStream) -> TokenS
 }
 
 fn revive(Client { krate, .. }: &Client, returns: &TokenStream) -> TokenStream {
-    let error = signature::error_of(returns);
-    show_at(returns.span(), quote!(#krate::__revive!(#error)))
+    show_at(returns.span(), quote!(#krate::__revive!()))
 }
 
 fn publish(method: &Method, key: &Key) -> TokenStream {
@@ -134,8 +133,8 @@ fn publish(method: &Method, key: &Key) -> TokenStream {
         // The same bytes, encoded once.
         Key::Arguments => quote_spanned!(span=> #args.clone()),
         Key::Parts(parts) => {
-            let parts = parts.iter().map(key_part);
-            quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#parts,)*)))
+            let parts = parts.iter().map(|part| (part.span(), key_part(part)));
+            signature::encode(method.ident.span(), parts)
         }
     };
     quote_spanned! {span=> {
@@ -151,10 +150,9 @@ fn index(Method { ident, .. }: &Method) -> TokenStream {
 
 /// The arguments as bytes.
 fn all_arguments(method: &Method) -> TokenStream {
-    let params = method.params.iter().map(signature::reference);
-    quote_spanned! {shown_at(signature::place_of_params(method))=>
-        __cluster::encode_args::<__Codec, _>((#(#params,)*))
-    }
+    let params = method.params.iter();
+    let args = params.map(|param| (param.ty.span(), signature::reference(param)));
+    signature::encode(method.ident.span(), args)
 }
 
 /// A part of a key, as a reference.
