@@ -112,6 +112,20 @@ impl<T> SameAs<T> for T {}
 /// Asserts at compile time that an unpublish method takes what its publish method takes.
 pub const fn assert_same<P, W: SameAs<P>>() {}
 
+/// What a publish or unpublish method gives.
+#[diagnostic::on_unimplemented(
+    message = "a publish or unpublish method cannot give `{Self}`",
+    label = "return `Result<(), E>`",
+    note = "an equal publication of another process is answered without calling the client; for a \
+            value use `#[invoke]`"
+)]
+pub trait NoValue {}
+
+impl NoValue for () {}
+
+/// Asserts at compile time that a publish or unpublish method gives no value.
+pub const fn assert_no_value<V: NoValue>() {}
+
 /// A request names a method that the client does not have.
 pub fn no_such_method(method: usize) -> Error {
     Error::new(

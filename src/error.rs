@@ -367,8 +367,8 @@ mod tests {
 
     #[test]
     fn survives_serde_with_its_source() {
-        let error = Error::new(ErrorKind::Connect, "outer")
-            .with_source(Error::new(ErrorKind::Io, "inner"));
+        let error =
+            Error::new(ErrorKind::Connect, "outer").with_source(Error::new(ErrorKind::Io, "inner"));
         let bytes = rmp_serde::to_vec_named(&error).unwrap();
         let back: Error = rmp_serde::from_slice(&bytes).unwrap();
         assert_eq!(format!("{error:?}"), format!("{back:?}"));

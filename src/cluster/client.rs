@@ -63,4 +63,3 @@ pub trait ClusterClient: Sized + Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 }
-

@@ -16,6 +16,7 @@ mod wrapped;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
+use self::lead::LeadCell;
 pub use self::{
     builder::Builder,
     client::ClusterClient,
@@ -23,7 +24,6 @@ pub use self::{
     proxy::ProxyCore,
     subscription::{Change, Subscription},
 };
-use self::lead::LeadCell;
 pub use crate::follower::SubscriptionState as State;
 use crate::{error::Error, leader::LeaderStats};
 

@@ -114,9 +114,7 @@ impl ProxyCore {
         };
         match answer {
             Ok(Ok(Ok(()))) => Ok(handle),
-            Ok(Ok(Err(Failure::Client(error, value)))) => {
-                Err(Failure::Client(named(error), value))
-            }
+            Ok(Ok(Err(Failure::Client(error, value)))) => Err(Failure::Client(named(error), value)),
             Ok(Ok(Err(Failure::Cluster(error)))) => Err(named(error).into()),
             Ok(Err(_)) => Err(named(Error::closed("the client")).into()),
             Err(_) => {

@@ -89,11 +89,12 @@ impl<T: ClusterClient> Compete<T> {
     /// Leads the channel in this process, if it has or gets the port.
     async fn lead_here(&mut self, channel: &pb::Channel) -> Result<Dialed, DialError> {
         let ToPort { port, token, options } = &self.to_port;
-        let server = LocalServer::bind(*port, token, options).map_err(|error| match error.kind() {
-            // Another process was faster: it is found at the next try.
-            ErrorKind::PortBusy => DialError::Unreachable(error),
-            _ => DialError::Refused(error),
-        })?;
+        let server =
+            LocalServer::bind(*port, token, options).map_err(|error| match error.kind() {
+                // Another process was faster: it is found at the next try.
+                ErrorKind::PortBusy => DialError::Unreachable(error),
+                _ => DialError::Refused(error),
+            })?;
         let lead = match Lead::find(*port, &channel.name) {
             Some(lead) => lead,
             None => {

@@ -38,7 +38,9 @@ pub(super) struct Pending {
 /// What kind of call.
 #[derive(Debug, Clone)]
 enum Kind {
-    Invoke { idempotent: bool },
+    Invoke {
+        idempotent: bool,
+    },
     /// Under this publish method and key.
     Publish((usize, Bytes)),
     Unpublish((usize, Bytes)),
@@ -69,9 +71,7 @@ impl Pending {
         let method = self.method as u32;
         let args = self.args.clone();
         match self.kind {
-            Kind::Invoke { .. } => {
-                Frame::with_payload(id, pb::Invoke { method, timeout_ms }, args)
-            }
+            Kind::Invoke { .. } => Frame::with_payload(id, pb::Invoke { method, timeout_ms }, args),
             Kind::Publish(_) => Frame::with_payload(id, pb::Publish { method, timeout_ms }, args),
             Kind::Unpublish(_) => {
                 Frame::with_payload(id, pb::Unpublish { method, timeout_ms }, args)
@@ -204,7 +204,10 @@ impl Shared {
         }
         Err(Error::new(
             ErrorKind::TooLarge,
-            format!("the arguments have {} bytes, more than options.max_payload of {limit}", args.len()),
+            format!(
+                "the arguments have {} bytes, more than options.max_payload of {limit}",
+                args.len()
+            ),
         ))
     }
 

@@ -112,7 +112,8 @@ async fn connect(port: u16) -> Result<TcpStream> {
         )
     };
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(unreachable)?;
-    let ends = (stream.local_addr().map_err(unreachable)?, stream.peer_addr().map_err(unreachable)?);
+    let ends =
+        (stream.local_addr().map_err(unreachable)?, stream.peer_addr().map_err(unreachable)?);
     if ends.0 == ends.1 {
         // The port is among those that the system gives to outgoing connections, and it gave it to
         // this very one.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared, Status, Stream,
-    Topic,
+    Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
+    Status, Stream, Topic,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
@@ -365,7 +365,8 @@ impl Endpoint for LinkEnd<'_> {
         if silence < self.shared.options.stale_after {
             return;
         }
-        let lives = self.liveness.is_some_and(|link| link.heard_within(self.shared.options.stale_after));
+        let lives =
+            self.liveness.is_some_and(|link| link.heard_within(self.shared.options.stale_after));
         if self.shared.reach.silent(silence, lives) {
             self.shared.wake_topics();
         }

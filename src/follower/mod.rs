@@ -30,13 +30,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub use self::topic::State as SubscriptionState;
 use self::{call::Request, reach::Reach};
 pub(crate) use self::{
     dial::{Dial, DialError, Dialed, Dialing, Report, Stream, register, register_here},
     liveness::Liveness,
     topic::{Cursor, Decoded, Decoder, Entry, Event, Item, ItemValue, Topic},
 };
-pub use self::topic::State as SubscriptionState;
 use crate::{
     connection::Link,
     error::{Error, ErrorKind, Result},
@@ -226,10 +226,8 @@ impl Follower {
         answer: Option<oneshot::Sender<Result<(), Failure>>>,
     ) -> TopicHandle {
         let shared = self.shared();
-        let is_one = matches!(
-            shared.spec.methods[method].kind,
-            MethodKind::Subscribe { one: true, .. }
-        );
+        let is_one =
+            matches!(shared.spec.methods[method].kind, MethodKind::Subscribe { one: true, .. });
         let bounds = (shared.options.ring_values, shared.options.ring_bytes);
         let (key, refusal) = match key {
             Ok(key) => (key, None),
@@ -247,7 +245,11 @@ impl Follower {
                 Some(answer) if entry.is_accepted => drop(answer.send(Ok(()))),
                 answer => entry.answers.extend(answer),
             }
-            return TopicHandle { follower: Some(self.clone()), id, topic: Arc::clone(&entry.topic) };
+            return TopicHandle {
+                follower: Some(self.clone()),
+                id,
+                topic: Arc::clone(&entry.topic),
+            };
         }
         let reach = Arc::clone(&shared.reach);
         let topic = Arc::new(Topic::new((method, key.clone()), is_one, reach, bounds));

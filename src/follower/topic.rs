@@ -246,7 +246,11 @@ impl Topic {
     }
 
     /// The next work item.
-    pub(crate) fn poll_item(&self, cursor: &Cursor, cx: &mut Context<'_>) -> Poll<Result<Item, Error>> {
+    pub(crate) fn poll_item(
+        &self,
+        cursor: &Cursor,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Item, Error>> {
         let mut inner = self.lock();
         if let Some(item) = inner.items.pop_front() {
             return Poll::Ready(Ok(item));
@@ -307,12 +311,7 @@ impl Topic {
         inner.wake();
     }
 
-    fn keep(
-        &self,
-        inner: &mut Inner,
-        payload: Bytes,
-        decoded: OnceLock<Result<Decoded, Error>>,
-    ) {
+    fn keep(&self, inner: &mut Inner, payload: Bytes, decoded: OnceLock<Result<Decoded, Error>>) {
         inner.last_seq += 1;
         // A small value is a slice of a large read buffer, which it would keep from being freed.
         let bytes = if payload.len() <= crate::protocol::PART {
@@ -321,8 +320,7 @@ impl Topic {
             payload
         };
         inner.ring_bytes += bytes.len();
-        let entry =
-            Arc::new(Entry { seq: inner.last_seq, total: inner.total, bytes, decoded });
+        let entry = Arc::new(Entry { seq: inner.last_seq, total: inner.total, bytes, decoded });
         self.newest.store(Some(Arc::clone(&entry)));
         inner.ring.push_back(entry);
         let (values, bytes) = self.bounds;

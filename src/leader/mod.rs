@@ -41,9 +41,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{
+    call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
+    topics::Topics,
+};
 pub use self::{sink::Sink, stats::LeaderStats};
-use self::{call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
-    topics::Topics};
 pub(crate) use self::{
     stats::Stats,
     upstream::{Connector, Upstream},
@@ -116,10 +118,7 @@ impl Leader {
     /// # Cancel safety
     ///
     /// Dropping it gives the channel up.
-    pub(crate) async fn start(
-        setup: Setup,
-        reservation: Option<Reservation>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) async fn start(setup: Setup, reservation: Option<Reservation>) -> Result<Arc<Self>> {
         let retry = setup.retry_connect;
         let leader = Arc::new(Self::new(setup)?);
         if !retry {
@@ -134,7 +133,9 @@ impl Leader {
             }
         } else {
             let retrying = Arc::clone(&leader);
-            leader.tasks.spawn_on(async move { retrying.connect_until_ready().await }, &leader.runtime);
+            leader
+                .tasks
+                .spawn_on(async move { retrying.connect_until_ready().await }, &leader.runtime);
         }
         if let Some(reservation) = reservation {
             reservation.open(Arc::new(Door(Arc::downgrade(&leader))));

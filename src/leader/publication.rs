@@ -381,9 +381,10 @@ impl Leader {
         let mut cells = lock(&self.publications.cells);
         let unused = cells.get(key).is_some_and(|cell| {
             Arc::strong_count(cell) <= 2
-                && cell.0.try_lock().is_ok_and(|state| {
-                    state.values.is_empty() && state.upstream.is_none()
-                })
+                && cell
+                    .0
+                    .try_lock()
+                    .is_ok_and(|state| state.values.is_empty() && state.upstream.is_none())
         });
         if unused {
             cells.remove(key);

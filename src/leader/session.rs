@@ -48,7 +48,11 @@ impl Session {
     }
 
     /// The method of a request, if it is of the right kind.
-    fn method(&self, index: u32, is_kind: fn(MethodKind) -> bool) -> Result<(usize, &'static MethodSpec)> {
+    fn method(
+        &self,
+        index: u32,
+        is_kind: fn(MethodKind) -> bool,
+    ) -> Result<(usize, &'static MethodSpec)> {
         let mismatch = |reason| {
             Error::new(ErrorKind::MethodMismatch, reason).with_channel(&self.leader.channel)
         };
@@ -142,11 +146,8 @@ impl Session {
             .connector
             .key(method, args)
             .map_err(|error| self.leader.name_error(method, error))?;
-        let has = Has {
-            epoch: subscribe.epoch,
-            topic: subscribe.topic,
-            version: subscribe.version,
-        };
+        let has =
+            Has { epoch: subscribe.epoch, topic: subscribe.topic, version: subscribe.version };
         Ok(self.leader.topics.attach(&self.leader, (method, key), &self.peer, id, has))
     }
 

@@ -124,8 +124,7 @@ impl Topic {
             MethodKind::Subscribe { one, answered, .. } => (one, answered),
             _ => (false, false),
         };
-        let bounds =
-            Ring { values: leader.options.ring_values, bytes: leader.options.ring_bytes };
+        let bounds = Ring { values: leader.options.ring_values, bytes: leader.options.ring_bytes };
         Self {
             number,
             method,

@@ -95,8 +95,24 @@ macro_rules! bodies {
 }
 
 bodies!(
-    Result, Invoke, Update, State, Cancel, Heartbeat, Deliver, Settle, Subscribe, SubscribeResult,
-    Unsubscribe, Publish, Unpublish, Replayed, GoAway, Hello, Register, Registered
+    Result,
+    Invoke,
+    Update,
+    State,
+    Cancel,
+    Heartbeat,
+    Deliver,
+    Settle,
+    Subscribe,
+    SubscribeResult,
+    Unsubscribe,
+    Publish,
+    Unpublish,
+    Replayed,
+    GoAway,
+    Hello,
+    Register,
+    Registered
 );
 
 /// Cuts a stream of bytes into packets.

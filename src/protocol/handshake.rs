@@ -77,8 +77,8 @@ impl Transcript {
             Role::Follower => b"cluster-client follower",
             Role::Leader => b"cluster-client leader",
         };
-        let mut mac = Hmac::<Sha256>::new_from_slice(token.secret())
-            .expect("HMAC takes a key of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(token.secret()).expect("HMAC takes a key of any length");
         mac.update(label);
         mac.update(&VERSION.to_be_bytes());
         mac.update(&self.port.to_be_bytes());
@@ -248,8 +248,7 @@ mod tests {
     fn both_ends_prove_the_token() {
         let token = Token::random().unwrap();
         let (mut server, frame) = ServerSide::start(80).unwrap();
-        let (follower, frame) =
-            FollowerSide::register(&token, 80, &hello(frame), &body()).unwrap();
+        let (follower, frame) = FollowerSide::register(&token, 80, &hello(frame), &body()).unwrap();
         assert_eq!(server.check(&token, &register(frame)).unwrap(), body());
         let answer = pb::RegisteredBody { epoch: 9, ..Default::default() };
         let frame = server.answer(&token, &answer);

@@ -101,7 +101,9 @@ impl LocalServer {
         let known = match SERVERS.entry(port) {
             Entry::Occupied(known) => match known.get().upgrade() {
                 Some(server) => server,
-                None => return Self::open(listen(port)?, token, options, Some(Entry::Occupied(known))),
+                None => {
+                    return Self::open(listen(port)?, token, options, Some(Entry::Occupied(known)));
+                }
             },
             vacant @ Entry::Vacant(_) => {
                 return Self::open(listen(port)?, token, options, Some(vacant));
@@ -285,10 +287,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let failed = matches!(
-            lock(&self.server.slots).channels.get(&self.channel),
-            Some(Slot::Failed(..))
-        );
+        let failed =
+            matches!(lock(&self.server.slots).channels.get(&self.channel), Some(Slot::Failed(..)));
         if !failed {
             self.server.set(&self.channel, None);
         }

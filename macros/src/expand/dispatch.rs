@@ -16,6 +16,7 @@ pub(super) fn implementation(client: &Client) -> TokenStream {
     let call = call(client);
     let open = open(client);
     let key = key(client);
+    let unit = unit(client);
     let health = health(client);
     let close = close(client);
     quote! {
@@ -33,6 +34,7 @@ pub(super) fn implementation(client: &Client) -> TokenStream {
             #call
             #open
             #key
+            #unit
             #health
             #close
         }
@@ -247,6 +249,22 @@ fn assert_part(part: &syn::Expr) -> (Span, TokenStream) {
 fn as_written(method: &Method) -> TokenStream {
     let references = method.params.iter().filter(|param| param.is_ref);
     references.map(|Param { ident, ty, .. }| quote!(let #ident: #ty = &#ident;)).collect()
+}
+
+/// What a publication is answered with where the client is not called.
+fn unit(client: &Client) -> TokenStream {
+    let publishes = client.methods.iter().any(|method| matches!(method.kind, Kind::Publish { .. }));
+    let unit = if publishes {
+        quote!(__cluster::unit::<__Codec>())
+    } else {
+        // Not used; the codec need not know `()`.
+        quote!(__cluster::Bytes::new())
+    };
+    quote! {
+        fn unit() -> __cluster::Bytes {
+            #unit
+        }
+    }
 }
 
 fn health(client: &Client) -> Option<TokenStream> {

@@ -45,7 +45,7 @@ fn generate(client: &Client) -> TokenStream {
     let proxy_impl = proxy::implementation(client);
     let client_impl = dispatch::implementation(client);
     let facade_impl = facade::implementation(client);
-    let same_arguments = spec::same_arguments(client);
+    let assertions = spec::assertions(client);
     quote! {
         #proxy
         #facade
@@ -58,7 +58,7 @@ fn generate(client: &Client) -> TokenStream {
             #proxy_impl
             #facade_impl
             #client_impl
-            #same_arguments
+            #assertions
         };
     }
 }

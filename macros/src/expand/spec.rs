@@ -7,7 +7,7 @@ use quote::quote;
 use syn::{ext::IdentExt, spanned::Spanned};
 
 use super::show_at;
-use crate::model::{Client, Kind, Method, Param};
+use crate::model::{Answer, Client, Kind, Method, Param};
 
 /// The enum of all methods. Its numbers are the indices, and stay right when a `#[cfg]` drops a
 /// method.
@@ -113,20 +113,38 @@ fn duration(duration: Option<Duration>) -> TokenStream {
     }
 }
 
-/// Lets rustc compare the types of what is published and what is withdrawn.
-pub(super) fn same_arguments(client: &Client) -> TokenStream {
-    client.methods.iter().flat_map(|method| same_as_published(client, method)).collect()
+/// Lets rustc compare the types of what is published and what is withdrawn, and see that neither
+/// gives a value.
+pub(super) fn assertions(client: &Client) -> TokenStream {
+    client.methods.iter().map(|method| method_assertions(client, method)).collect()
 }
 
-fn same_as_published(client: &Client, method: &Method) -> Vec<TokenStream> {
-    let Kind::Unpublish { publish, .. } = &method.kind else { return Vec::new() };
-    let cfgs = &method.carried.cfgs;
-    let published = &client.methods[*publish].params;
-    let compare = |(published, withdrawn): (&Param, &Param)| {
-        let (published, place) = (&published.owned, withdrawn.ty.span());
-        let withdrawn = &withdrawn.owned;
-        let same = show_at(place, quote!(__cluster::assert_same::<#published, #withdrawn>()));
-        quote!(#(#cfgs)* const _: () = #same;)
+fn method_assertions(client: &Client, method: &Method) -> TokenStream {
+    let (answer, same) = match &method.kind {
+        Kind::Publish { answer, .. } => (answer, Vec::new()),
+        Kind::Unpublish { publish, answer } => {
+            let published = &client.methods[*publish].params;
+            (answer, published.iter().zip(&method.params).map(assert_same).collect())
+        }
+        _ => return TokenStream::new(),
     };
-    published.iter().zip(&method.params).map(compare).collect()
+    let (place, value) = match answer {
+        Answer::Result(ty) => (ty.span(), quote!(<#ty as __cluster::Outcome>::Value)),
+        Answer::Plain(value, _) => (value.span(), value.clone()),
+    };
+    let no_value = show_at(place, quote!(__cluster::assert_no_value::<#value>()));
+    let cfgs = &method.carried.cfgs;
+    quote! {
+        #(#cfgs)*
+        const _: () = {
+            #no_value;
+            #(#same;)*
+        };
+    }
+}
+
+fn assert_same((published, withdrawn): (&Param, &Param)) -> TokenStream {
+    let (published, place) = (&published.owned, withdrawn.ty.span());
+    let withdrawn = &withdrawn.owned;
+    show_at(place, quote!(__cluster::assert_same::<#published, #withdrawn>()))
 }

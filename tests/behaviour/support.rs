@@ -1,0 +1,138 @@
+//! How the tests make clusters and wait for things.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use cluster_client::{Change, Cluster, ClusterClient, Options, Role, Subscription};
+
+use crate::backend::Backend;
+
+pub const TOKEN: &[u8] = b"a token of the tests";
+
+/// Longest time that anything in a test may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Short timings, so that tests of loss take no longer than needed.
+pub fn options() -> Options {
+    Options {
+        heartbeat: Duration::from_millis(100),
+        stale_after: Duration::from_millis(400),
+        linger: Duration::from_millis(150),
+        grace: Duration::from_millis(300),
+        create_timeout: Duration::from_secs(5),
+        call_timeout: Duration::from_secs(5),
+        ..Options::default()
+    }
+}
+
+/// Where the user of a test sits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Place {
+    Leader,
+    Follower,
+    Single,
+}
+
+/// A leader, and the end that the test uses.
+pub struct Cast<T: ClusterClient> {
+    pub leader: Cluster<T>,
+    pub user: Cluster<T>,
+    pub backend: Arc<Backend>,
+}
+
+pub async fn cast<T: ClusterClient<Options = Arc<Backend>>>(place: Place) -> Cast<T> {
+    cast_with(place, options()).await
+}
+
+pub async fn cast_with<T: ClusterClient<Options = Arc<Backend>>>(
+    place: Place,
+    options: Options,
+) -> Cast<T> {
+    let backend = Backend::new();
+    let leader = match place {
+        Place::Single => single::<T>(&backend, options.clone()).await,
+        Place::Leader | Place::Follower => lead::<T>(&backend, 0, options.clone()).await,
+    };
+    let user = match place {
+        Place::Follower => follow(port(&leader), options).await,
+        Place::Leader | Place::Single => leader.clone(),
+    };
+    Cast { leader, user, backend }
+}
+
+pub fn port<T: ClusterClient>(cluster: &Cluster<T>) -> u16 {
+    Cluster::port(cluster).expect("it has a port")
+}
+
+pub async fn single<T: ClusterClient<Options = Arc<Backend>>>(
+    backend: &Arc<Backend>,
+    options: Options,
+) -> Cluster<T> {
+    // Single clients of one name share one real client; tests must not.
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    Cluster::<T>::builder()
+        .channel(format!("single-{count}"))
+        .role(Role::Single)
+        .options(options)
+        .create(Arc::clone(backend))
+        .await
+        .expect("a single client starts")
+}
+
+pub async fn lead<T: ClusterClient<Options = Arc<Backend>>>(
+    backend: &Arc<Backend>,
+    port: u16,
+    options: Options,
+) -> Cluster<T> {
+    Cluster::<T>::builder()
+        .role(Role::Leader)
+        .port(port)
+        .token(TOKEN)
+        .options(options)
+        .create(Arc::clone(backend))
+        .await
+        .expect("a leader starts")
+}
+
+pub async fn follow<T: ClusterClient>(port: u16, options: Options) -> Cluster<T> {
+    Cluster::<T>::builder()
+        .role(Role::Follower)
+        .port(port)
+        .token(TOKEN)
+        .options(options)
+        .join()
+        .await
+        .expect("a follower finds its leader")
+}
+
+/// Waits until something holds, with a deadline.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+}
+
+/// Bounds a wait.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("took too long: {what}"),
+    }
+}
+
+/// A change as a short text.
+pub async fn next<T: std::fmt::Display + std::fmt::Debug + Send + Sync + 'static>(
+    subscription: &mut Subscription<T>,
+) -> String {
+    match soon("the next change", subscription.changed()).await {
+        Change::Value { value, missed: 0 } => format!("{value}"),
+        Change::Value { value, missed } => format!("{value} (missed {missed})"),
+        Change::Live { value } => format!("live {value}"),
+        Change::Stale { cause, .. } => format!("stale {}", cause.kind()),
+        Change::Closed { cause } => format!("closed {}", cause.kind()),
+        other => format!("{other:?}"),
+    }
+}
