@@ -1,0 +1,19 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn set(&self, #[cfg(unix)] value: String) -> Result<(), Error> {
+        drop(value);
+        Ok(())
+    }
+}
+
+fn main() {}

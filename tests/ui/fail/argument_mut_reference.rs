@@ -1,0 +1,19 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn set(&self, value: &mut u64) -> Result<(), Error> {
+        *value += 1;
+        Ok(())
+    }
+}
+
+fn main() {}

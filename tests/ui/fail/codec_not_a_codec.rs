@@ -1,0 +1,20 @@
+use cluster_client::{Error, cluster_client};
+
+struct Cbor;
+
+struct Client;
+
+#[cluster_client(codec = self::Cbor)]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn get(&self) -> Result<u8, Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

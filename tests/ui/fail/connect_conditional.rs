@@ -1,0 +1,19 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[cfg(unix)]
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn get(&self) -> Result<u8, Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

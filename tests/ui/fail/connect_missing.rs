@@ -1,0 +1,13 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[invoke]
+    async fn get(&self) -> Result<u8, Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

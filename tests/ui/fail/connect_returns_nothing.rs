@@ -1,0 +1,16 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() {}
+
+    #[invoke]
+    async fn get(&self) -> Result<u8, Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

@@ -1,0 +1,24 @@
+use cluster_client::{Error, cluster_client};
+use futures::{Stream, stream};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn get(&self) -> Result<u8, Error> {
+        Ok(1)
+    }
+
+    #[health]
+    fn health(&self) -> impl Stream<Item = bool> {
+        stream::pending()
+    }
+}
+
+fn main() {}

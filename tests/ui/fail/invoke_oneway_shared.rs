@@ -1,0 +1,16 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke(oneway, share)]
+    async fn log(&self) {}
+}
+
+fn main() {}

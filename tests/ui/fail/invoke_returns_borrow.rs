@@ -1,0 +1,18 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn name(&self) -> Result<&str, Error> {
+        Ok("a")
+    }
+}
+
+fn main() {}

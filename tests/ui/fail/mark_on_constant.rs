@@ -1,0 +1,21 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn get(&self) -> Result<u8, Error> {
+        Ok(1)
+    }
+
+    #[invoke]
+    const LIMIT: u8 = 1;
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn set<T: ToString>(&self, value: T) -> Result<(), Error> {
+        drop(value.to_string());
+        Ok(())
+    }
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use cluster_client::cluster_client;
+
+#[cluster_client]
+struct Client;
+
+fn main() {}

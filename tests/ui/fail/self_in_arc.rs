@@ -1,0 +1,20 @@
+use std::sync::Arc;
+
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn set(self: Arc<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn main() {}

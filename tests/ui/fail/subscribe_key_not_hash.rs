@@ -1,0 +1,20 @@
+use cluster_client::{Error, cluster_client};
+use futures::{Stream, stream};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[subscribe]
+    fn values(&self, name: &str, above: f64) -> impl Stream<Item = u64> {
+        let _ = (name, above);
+        stream::pending()
+    }
+}
+
+fn main() {}

@@ -1,0 +1,25 @@
+use cluster_client::{Error, cluster_client};
+
+struct Client;
+
+#[cluster_client]
+impl Client {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[publish(key = key)]
+    async fn put(&self, key: u64, value: u64) -> Result<(), Error> {
+        let _ = (key, value);
+        Ok(())
+    }
+
+    #[unpublish]
+    async fn remove(&self, id: u64, value: u64) -> Result<(), Error> {
+        let _ = (id, value);
+        Ok(())
+    }
+}
+
+fn main() {}
