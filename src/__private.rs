@@ -8,7 +8,7 @@ pub use std::sync::Arc;
 
 pub use crate::{
     cluster::{ClusterClient, Deliveries, ProxyCore, Subscription},
-    codec::{ArgsReader, ArgsWriter, Codec, Decode, Encode, Json, MessagePack, Protobuf},
+    codec::{Codec, Decode, Encode, Json, MessagePack, Protobuf},
     error::{Error, ErrorCode, ErrorKind},
     leader::Sink,
     spec::{
@@ -16,13 +16,9 @@ pub use crate::{
     },
 };
 
+use crate::codec::{DecodeArgs, EncodeArgs};
+
 /// The value and error types of a method's result, found by projection.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no `Result`",
-    label = "return `Result<_, E>` where `E: From<cluster_client::Error>`",
-    note = "a call can fail between the processes, and the caller must be told; for methods that \
-            cannot fail by themselves give `error = E` to `#[cluster_client]`"
-)]
 pub trait Outcome {
     /// `T` of `Result<T, E>`.
     type Value;
@@ -30,27 +26,17 @@ pub trait Outcome {
     type Error;
     /// As a plain `Result`.
     fn into_result(self) -> Result<Self::Value, Self::Error>;
-    /// From a plain `Result`.
-    fn from_result(result: Result<Self::Value, Self::Error>) -> Self;
 }
 
 impl<T, E> Outcome for Result<T, E> {
     type Value = T;
     type Error = E;
-    fn into_result(self) -> Self {
+    fn into_result(self) -> Result<T, E> {
         self
-    }
-    fn from_result(result: Self) -> Self {
-        result
     }
 }
 
 /// What a oneway method may return: nothing, or a `Result` whose error is counted and logged.
-#[diagnostic::on_unimplemented(
-    message = "a oneway method cannot return `{Self}`",
-    label = "return nothing, or `Result<(), E>` where `E: From<cluster_client::Error>`",
-    note = "nobody waits for the answer of a oneway call"
-)]
 pub trait OnewayOutcome {
     /// The error, where there is one.
     type Error;
@@ -83,61 +69,14 @@ impl<E> OnewayOutcome for Result<(), E> {
     }
 }
 
-/// What can be part of a key.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be part of a key",
-    label = "this is not `Eq + Hash`",
-    note = "equal keys share one topic, publication or call; `#[publish(key = …)]` names the parts \
-            of the arguments that are the key"
-)]
-pub trait Key {}
-
-#[diagnostic::do_not_recommend]
-impl<K: Eq + Hash + ?Sized> Key for K {}
-
-/// Asserts at compile time that an argument can be part of a key, and gives it back.
-pub const fn assert_key<K: Key + ?Sized>(key: &K) -> &K {
-    key
+/// Encodes the arguments of a call: a tuple of references.
+pub fn encode_args<C, A: EncodeArgs<C>>(args: A) -> Result<Bytes, Error> {
+    args.encode_args()
 }
 
-/// The same type: what is withdrawn and what was published.
-#[diagnostic::on_unimplemented(
-    message = "`{T}` was published, but `{Self}` is withdrawn",
-    label = "take `{T}` here, as the `#[publish]` method does"
-)]
-pub trait SameAs<T> {}
-
-impl<T> SameAs<T> for T {}
-
-/// Asserts at compile time that an unpublish method takes what its publish method takes.
-pub const fn assert_same<P, W: SameAs<P>>() {}
-
-/// A request names a method that the client does not have.
-pub fn no_such_method(method: usize) -> Error {
-    Error::new(
-        ErrorKind::MethodMismatch,
-        format!(
-            "the client has no method number {method} of this kind; build both ends from the same \
-             version of the client"
-        ),
-    )
-}
-
-/// The client, or why it could not connect.
-///
-/// # Errors
-///
-/// The client's own error, described.
-pub fn connected<R: Outcome>(
-    result: R,
-    describe: fn(&R::Error) -> Failure,
-) -> Result<R::Value, Failure> {
-    result.into_result().map_err(|error| describe(&error))
-}
-
-/// Why an answered subscribe method gave no stream.
-pub fn refused<E>(error: &E, describe: fn(&E) -> Failure) -> End {
-    End::Refused(describe(error))
+/// Decodes the arguments of a call into a tuple of owned values.
+pub fn decode_args<C, A: DecodeArgs<C>>(args: Bytes) -> Result<A, Error> {
+    A::decode_args(args)
 }
 
 /// `()` in a codec.
@@ -145,49 +84,32 @@ pub fn unit<C: Encode<()>>() -> Bytes {
     crate::codec::encode_value::<C, ()>(&()).unwrap_or_default()
 }
 
+/// Asserts at compile time that an argument can be part of a key.
+pub fn assert_key<K: Eq + Hash + ?Sized>(_: &K) {}
+
 /// The reply of a call: its value encoded, or its error with all that can be told of it.
-pub fn reply<C: Encode<R::Value>, R: Outcome>(
-    result: R,
-    describe: fn(&R::Error) -> Failure,
-) -> Reply {
-    let value = connected(result, describe)?;
-    crate::codec::encode_value::<C, R::Value>(&value).map_err(Failure::Cluster)
+pub fn reply<C: Encode<T>, T, E>(result: Result<T, E>, describe: fn(&E) -> Failure) -> Reply {
+    match result {
+        Ok(value) => crate::codec::encode_value::<C, T>(&value).map_err(Failure::Cluster),
+        Err(error) => Err(describe(&error)),
+    }
 }
-
-/// The reply of a oneway call, which nobody waits for: whether it succeeded.
-pub fn reply_oneway<R: OnewayOutcome>(result: R, describe: fn(&R::Error) -> Failure) -> Reply {
-    result.into_result().map(|()| Bytes::new()).map_err(|error| describe(&error))
-}
-
-/// Decodes the value of an error, where its type is serde. The probe is how `__revive` comes to
-/// know the type.
-pub type Revive<E> = fn(Probe<E>, &[u8]) -> Option<E>;
 
 /// The result that the caller of a proxy method sees.
-pub fn outcome<C: Decode<R::Value>, R: Outcome>(reply: Reply, revive: Revive<R::Error>) -> R
-where
-    R::Error: From<Error>,
-{
-    R::from_result(match reply {
-        Ok(bytes) => C::decode(bytes).map_err(R::Error::from),
+pub fn outcome<C: Decode<T>, T, E: From<Error>>(
+    reply: Reply,
+    revive: fn(&[u8]) -> Option<E>,
+) -> Result<T, E> {
+    match reply {
+        Ok(bytes) => C::decode(bytes).map_err(E::from),
         Err(failure) => Err(self::failure(failure, revive)),
-    })
-}
-
-/// The result that the caller of an answered subscribe method sees.
-pub fn opened<R: Outcome>(opened: Result<R::Value, Failure>, revive: Revive<R::Error>) -> R
-where
-    R::Error: From<Error>,
-{
-    R::from_result(opened.map_err(|failure| self::failure(failure, revive)))
+    }
 }
 
 /// The error that the caller of a proxy method sees.
-pub fn failure<E: From<Error>>(failure: Failure, revive: Revive<E>) -> E {
+pub fn failure<E: From<Error>>(failure: Failure, revive: fn(&[u8]) -> Option<E>) -> E {
     match failure {
-        Failure::Client(error, Some(value)) => {
-            revive(Probe::new(), &value).unwrap_or_else(|| E::from(error))
-        }
+        Failure::Client(error, Some(value)) => revive(&value).unwrap_or_else(|| E::from(error)),
         Failure::Client(error, None) | Failure::Cluster(error) => E::from(error),
     }
 }
@@ -200,12 +122,6 @@ impl<E> Probe<E> {
     /// A probe of `E`.
     #[must_use]
     pub const fn new() -> Self {
-        Self(PhantomData)
-    }
-
-    /// A probe of the type of this value.
-    #[must_use]
-    pub const fn of(_: &E) -> Self {
         Self(PhantomData)
     }
 }
@@ -337,33 +253,35 @@ pub fn describe<E: fmt::Display>(
     Failure::Client(told, value(error))
 }
 
-/// The `describe` function of the error type that is expected where this stands, with everything
-/// found by probing. The type is not named, so that what is wrong with it is told once.
+/// The `describe` function of an error type, with everything found by probing.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __describe {
-    () => {{
+    ($error:ty) => {{
         #[allow(unused_imports)]
         use $crate::__private::{
             Probe, ViaCode as _, ViaNoCode as _, ViaNoSource as _, ViaSerde as _, ViaSource as _,
             ViaText as _,
         };
-        |error| {
-            let probe = Probe::of(error);
-            let (value, code, chain) = ((&probe).value(), (&probe).code(), (&probe).chain());
-            $crate::__private::describe(error, value, code, chain)
+        |error: &$error| {
+            $crate::__private::describe::<$error>(
+                error,
+                (&Probe::<$error>::new()).value(),
+                (&Probe::<$error>::new()).code(),
+                (&Probe::<$error>::new()).chain(),
+            )
         }
     }};
 }
 
-/// The [`Revive`](crate::__private::Revive) of the error type that is expected where this stands.
+/// The `revive` function of an error type.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __revive {
-    () => {{
+    ($error:ty) => {{
         #[allow(unused_imports)]
-        use $crate::__private::{ViaSerde as _, ViaText as _};
-        |probe, bytes| (&probe).revive()(bytes)
+        use $crate::__private::{Probe, ViaSerde as _, ViaText as _};
+        (&Probe::<$error>::new()).revive()
     }};
 }
 

@@ -114,98 +114,53 @@ pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, 
     Ok(out.freeze())
 }
 
-/// Writes the arguments of a call: each with its length before it.
-#[derive(Debug, Default)]
-pub struct ArgsWriter {
-    out: BytesMut,
-    /// The first argument that could not be encoded.
-    failed: Option<Error>,
-}
-
-impl ArgsWriter {
-    /// No argument yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The next argument. A failure is told by [`ArgsWriter::finish`].
-    #[must_use]
-    pub fn arg<C: Encode<T>, T: ?Sized>(mut self, value: &T) -> Self {
-        if self.failed.is_none() {
-            self.failed = self.put::<C, T>(value).err();
-        }
-        self
-    }
-
-    /// The bytes of all arguments.
+/// A tuple of references to arguments.
+pub trait EncodeArgs<C> {
+    /// Each argument with its length before it.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Encode`] if one has no form in this codec.
-    pub fn finish(self) -> Result<Bytes, Error> {
-        match self.failed {
-            None => Ok(self.out.freeze()),
-            Some(error) => Err(error),
-        }
-    }
-
-    fn put<C: Encode<T>, T: ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        let start = self.out.len();
-        self.out.put_u32(0);
-        C::encode(value, &mut self.out)?;
-        let len = u32::try_from(self.out.len() - start - 4)
-            .map_err(|_| Error::new(ErrorKind::TooLarge, "an argument is larger than 4 GiB"))?;
-        self.out[start..start + 4].copy_from_slice(&len.to_be_bytes());
-        Ok(())
-    }
+    fn encode_args(&self) -> Result<Bytes, Error>;
 }
 
-/// Reads the arguments of a call, in their order.
-#[derive(Debug)]
-pub struct ArgsReader {
-    rest: Bytes,
-    /// How many were read.
-    read: usize,
-}
-
-impl ArgsReader {
+/// A tuple of owned arguments.
+pub trait DecodeArgs<C>: Sized {
     /// The arguments of these bytes.
-    #[must_use]
-    pub fn new(args: Bytes) -> Self {
-        Self { rest: args, read: 0 }
-    }
-
-    /// The next argument.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::MethodMismatch`] if there is none, or it is no value of this type.
-    pub fn arg<C: Decode<T>, T>(&mut self) -> Result<T, Error> {
-        self.read += 1;
-        let position = self.read;
-        if self.rest.len() < 4 {
-            return Err(mismatch(format!("argument {position} is missing")));
-        }
-        let len = self.rest.get_u32() as usize;
-        if len > self.rest.len() {
-            return Err(mismatch(format!("argument {position} is cut short")));
-        }
-        C::decode(self.rest.split_to(len))
-            .map_err(|error| mismatch(format!("argument {position}: {}", error.message())))
-    }
+    /// [`ErrorKind::MethodMismatch`] if their number or a type differs.
+    fn decode_args(args: Bytes) -> Result<Self, Error>;
+}
 
-    /// Ends the arguments.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::MethodMismatch`] if there are more.
-    pub fn finish(self) -> Result<(), Error> {
-        if self.rest.is_empty() {
-            return Ok(());
-        }
-        Err(mismatch("there are more arguments than the method takes".to_owned()))
+fn put_arg<C: Encode<T>, T: ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), Error> {
+    let start = out.len();
+    out.put_u32(0);
+    C::encode(value, out)?;
+    let len = u32::try_from(out.len() - start - 4)
+        .map_err(|_| Error::new(ErrorKind::TooLarge, "an argument is larger than 4 GiB"))?;
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    Ok(())
+}
+
+fn take_arg<C: Decode<T>, T>(args: &mut Bytes, position: usize) -> Result<T, Error> {
+    if args.len() < 4 {
+        return Err(mismatch(format!("argument {position} is missing")));
     }
+    let len = args.get_u32() as usize;
+    if len > args.len() {
+        return Err(mismatch(format!("argument {position} is cut short")));
+    }
+    C::decode(args.split_to(len))
+        .map_err(|error| mismatch(format!("argument {position}: {}", error.message())))
+}
+
+fn no_more(args: &Bytes) -> Result<(), Error> {
+    if args.is_empty() {
+        return Ok(());
+    }
+    Err(mismatch("there are more arguments than the method takes".to_owned()))
 }
 
 fn mismatch(message: String) -> Error {
@@ -213,6 +168,60 @@ fn mismatch(message: String) -> Error {
         ErrorKind::MethodMismatch,
         format!("{message}; build both ends from the same version of the client"),
     )
+}
+
+macro_rules! impl_args {
+    ($(($($name:ident $position:literal),*);)*) => {$(
+        impl<C, $($name: ?Sized),*> EncodeArgs<C> for ($(&$name,)*)
+        where $(C: Encode<$name>),*
+        {
+            fn encode_args(&self) -> Result<Bytes, Error> {
+                #[expect(non_snake_case, reason = "the names of the types serve for the values")]
+                let ($($name,)*) = *self;
+                let out = BytesMut::new();
+                $(let mut out = out; put_arg::<C, $name>($name, &mut out)?;)*
+                Ok(out.freeze())
+            }
+        }
+
+        impl<C, $($name),*> DecodeArgs<C> for ($($name,)*)
+        where $(C: Decode<$name>),*
+        {
+            fn decode_args(args: Bytes) -> Result<Self, Error> {
+                let rest = args;
+                $(
+                    let mut rest = rest;
+                    #[expect(non_snake_case, reason = "as above")]
+                    let $name = take_arg::<C, $name>(&mut rest, $position)?;
+                )*
+                no_more(&rest)?;
+                Ok(($($name,)*))
+            }
+        }
+    )*};
+}
+
+impl_args! {
+    (A 1);
+    (A 1, B 2);
+    (A 1, B 2, D 3);
+    (A 1, B 2, D 3, E 4);
+    (A 1, B 2, D 3, E 4, F 5);
+    (A 1, B 2, D 3, E 4, F 5, G 6);
+    (A 1, B 2, D 3, E 4, F 5, G 6, H 7);
+    (A 1, B 2, D 3, E 4, F 5, G 6, H 7, I 8);
+}
+
+impl<C> EncodeArgs<C> for () {
+    fn encode_args(&self) -> Result<Bytes, Error> {
+        Ok(Bytes::new())
+    }
+}
+
+impl<C> DecodeArgs<C> for () {
+    fn decode_args(args: Bytes) -> Result<Self, Error> {
+        no_more(&args)
+    }
 }
 
 fn encode_error<T: ?Sized>(error: &dyn std::fmt::Display) -> Error {
@@ -295,7 +304,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = <MessagePack as Decode<Sample>>::decode(bytes.clone());
             let _ = <Json as Decode<Sample>>::decode(bytes.clone());
-            let _ = two::<MessagePack, String, u64>(bytes);
+            let _ = <(String, u64) as DecodeArgs<MessagePack>>::decode_args(bytes);
         }
     }
 
@@ -307,56 +316,30 @@ mod tests {
         assert_eq!(there_and_back::<MessagePack, _>(&bytes), bytes);
     }
 
-    fn one<C: Decode<A>, A>(args: Bytes) -> Result<A, Error> {
-        let mut args = ArgsReader::new(args);
-        let first = args.arg::<C, A>()?;
-        args.finish().map(|()| first)
-    }
-
-    fn two<C: Decode<A> + Decode<B>, A, B>(args: Bytes) -> Result<(A, B), Error> {
-        let mut args = ArgsReader::new(args);
-        let both = (args.arg::<C, A>()?, args.arg::<C, B>()?);
-        args.finish().map(|()| both)
-    }
-
     #[test]
     fn references_decode_as_the_owned_form() {
-        let args = ArgsWriter::new()
-            .arg::<MessagePack, _>("key")
-            .arg::<MessagePack, _>(&[1_u32, 2][..])
-            .finish()
-            .unwrap();
-        let back = two::<MessagePack, String, Vec<u32>>(args).unwrap();
-        assert_eq!(back, ("key".to_owned(), vec![1, 2]));
+        let args = EncodeArgs::<MessagePack>::encode_args(&("key", &[1_u32, 2][..], &7_u8)).unwrap();
+        let back = <(String, Vec<u32>, u8) as DecodeArgs<MessagePack>>::decode_args(args).unwrap();
+        assert_eq!(back, ("key".to_owned(), vec![1, 2], 7));
     }
 
     #[test]
     fn a_wrong_number_of_arguments_says_which() {
-        let args = ArgsWriter::new().arg::<Json, _>("key").finish().unwrap();
-        let error = two::<Json, String, u8>(args.clone()).unwrap_err();
+        let one = EncodeArgs::<Json>::encode_args(&("key",)).unwrap();
+        let error = <(String, u8) as DecodeArgs<Json>>::decode_args(one.clone()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MethodMismatch);
         assert!(error.to_string().contains("argument 2 is missing"), "{error}");
-        let error = ArgsReader::new(args.clone()).finish().unwrap_err();
-        assert!(error.to_string().contains("more arguments"), "{error}");
-        let error = one::<Json, String>(args.slice(..args.len() - 1)).unwrap_err();
-        assert!(error.to_string().contains("argument 1 is cut short"), "{error}");
-        assert!(ArgsWriter::new().finish().unwrap().is_empty());
+        assert!(<() as DecodeArgs<Json>>::decode_args(one).is_err());
     }
 
     #[test]
     fn a_type_that_does_not_fit_is_a_mismatch() {
-        let args = ArgsWriter::new().arg::<Protobuf, _>("key").finish().unwrap();
-        assert_eq!(one::<Protobuf, String>(args).unwrap(), "key");
-        let args = ArgsWriter::new().arg::<MessagePack, _>("key").finish().unwrap();
-        let error = one::<MessagePack, u64>(args).unwrap_err();
+        let args = EncodeArgs::<Protobuf>::encode_args(&("key",)).unwrap();
+        let back = <(String,) as DecodeArgs<Protobuf>>::decode_args(args).unwrap();
+        assert_eq!(back.0, "key");
+        let args = EncodeArgs::<MessagePack>::encode_args(&("key",)).unwrap();
+        let error = <(u64,) as DecodeArgs<MessagePack>>::decode_args(args).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MethodMismatch);
-    }
-
-    #[test]
-    fn an_argument_without_a_form_in_the_codec_is_told_at_the_end() {
-        let keys_are_no_strings = BTreeMap::from([((1, 2), 3)]);
-        let args = ArgsWriter::new().arg::<Json, _>(&keys_are_no_strings).arg::<Json, _>(&1);
-        assert_eq!(args.finish().unwrap_err().kind(), ErrorKind::Encode);
     }
 
     #[test]

@@ -298,21 +298,6 @@ impl std::error::Error for Error {
     }
 }
 
-/// So that methods of a wrapped client can return `std::io::Result`.
-impl From<Error> for std::io::Error {
-    fn from(error: Error) -> Self {
-        let kind = match error.kind() {
-            ErrorKind::Timeout => std::io::ErrorKind::TimedOut,
-            ErrorKind::Unauthorized => std::io::ErrorKind::PermissionDenied,
-            ErrorKind::PortBusy => std::io::ErrorKind::AddrInUse,
-            ErrorKind::Closed | ErrorKind::Disconnected => std::io::ErrorKind::NotConnected,
-            ErrorKind::LeaderLost => std::io::ErrorKind::ConnectionAborted,
-            _ => std::io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
-    }
-}
-
 /// Gives errors of a wrapped client a code that crosses the wire beside the message.
 ///
 /// Optional: without it an error crosses with the name of its type, its message and its causes.
@@ -355,14 +340,6 @@ mod tests {
             .with_method("get")
             .with_client(Some("RegistryError".into()), Some("E404".into()));
         assert_eq!(error.to_string(), "Registry::get: RegistryError: no such key (code E404)");
-    }
-
-    #[test]
-    fn an_io_error_holds_it_whole() {
-        let error = std::io::Error::from(Error::new(ErrorKind::Timeout, "no answer"));
-        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        assert_eq!(inner.map(Error::message), Some("no answer"));
     }
 
     #[test]
