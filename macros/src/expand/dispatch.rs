@@ -126,7 +126,8 @@ fn reply_oneway(client: &Client, method: &Method) -> TokenStream {
         Kind::Oneway(Some(ty)) => ty.span(),
         _ => method.ident.span(),
     };
-    let describe = show_at(place, quote!(#krate::__describe!()));
+    let error = quote!(<#output as __cluster::OnewayOutcome>::Error);
+    let describe = show_at(place, quote!(#krate::__describe!(#error)));
     quote_spanned! {shown_at(place)=>
         __cluster::reply_oneway::<#output>(#call, #describe)
     }
@@ -170,7 +171,7 @@ fn run(client: &Client, method: &Method, subscribe: &Subscribe) -> TokenStream {
     quote_spanned! {shown_at(place)=>
         match __cluster::Outcome::into_result(#call) {
             ::core::result::Result::Ok(#stream) => #pour,
-            ::core::result::Result::Err(#error) => __cluster::refused(&#error, #describe),
+            ::core::result::Result::Err(#error) => __cluster::End::Refused(#describe(&#error)),
         }
     }
 }
@@ -216,30 +217,26 @@ fn key_of(client: &Client, method: &Method) -> Option<TokenStream> {
         Kind::Unpublish { publish, .. } => client.methods[*publish].key(),
         Kind::Invoke { .. } | Kind::Oneway(_) => return None,
     };
-    let place = method.ident.span();
-    Some(match key {
-        Key::Arguments => signature::encode(place, method.params.iter().map(key_argument)),
-        Key::Parts(parts) => {
-            let bindings = as_written(method);
-            let key = signature::encode(place, parts.iter().map(assert_part));
-            quote!(#bindings #key)
-        }
-    })
+    let (bindings, parts): (TokenStream, Vec<_>) = match key {
+        Key::Arguments => (TokenStream::new(), method.params.iter().map(key_argument).collect()),
+        Key::Parts(parts) => (as_written(method), parts.iter().map(assert_part).collect()),
+    };
+    let span = shown_at(signature::place_of_params(method));
+    let encode = quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#parts,)*)));
+    Some(quote!(#bindings #encode))
 }
 
-fn key_argument(Param { ident, ty, .. }: &Param) -> (Span, TokenStream) {
-    let place = ty.span();
-    let ident = show_at(place, ident);
+fn key_argument(Param { ident, ty, .. }: &Param) -> TokenStream {
+    let ident = show_at(ty.span(), ident);
     // One kind of span for `&` and what it borrows; see `shown_at`.
     let span = ident.span();
     let reference = quote_spanned!(span=> &#ident);
-    (place, quote_spanned!(shown_at(place)=> __cluster::assert_key(#reference)))
+    quote_spanned!(shown_at(ty.span())=> __cluster::assert_key(#reference))
 }
 
-fn assert_part(part: &syn::Expr) -> (Span, TokenStream) {
-    let place = part.span();
+fn assert_part(part: &syn::Expr) -> TokenStream {
     let reference = key_part(part);
-    (place, quote_spanned!(shown_at(place)=> __cluster::assert_key(#reference)))
+    quote_spanned!(shown_at(part.span())=> __cluster::assert_key(#reference))
 }
 
 /// The key's expression was written for the method's own arguments: what is a reference there is
@@ -283,9 +280,10 @@ fn close(client: &Client) -> Option<TokenStream> {
     })
 }
 
-/// What tells all that can be told of an error of this result type.
+/// What tells all that can be told of the error of this result type.
 fn describe(Client { krate, .. }: &Client, returns: &impl ToTokens) -> TokenStream {
-    show_at(returns.span(), quote!(#krate::__describe!()))
+    let error = signature::error_of(returns);
+    show_at(returns.span(), quote!(#krate::__describe!(#error)))
 }
 
 fn arm(method: &Method, body: &TokenStream) -> TokenStream {
@@ -307,17 +305,12 @@ fn run_decoded(method: &Method, body: &TokenStream) -> TokenStream {
 }
 
 fn decode(method: &Method) -> TokenStream {
-    let args = local("args", method.ident.span());
-    let reads = method.params.iter().map(|Param { ident, ty, owned, .. }| {
-        let place = ty.span();
-        let args = local("args", place);
-        let read = show_at(place, quote!(#args.arg::<__Codec, #owned>()));
-        quote!(let #ident = #read?;)
-    });
-    quote_spanned! {shown_at(method.ident.span())=>
-        let mut #args = __cluster::ArgsReader::new(#args);
-        #(#reads)*
-        #args.finish()?;
+    let place = signature::place_of_params(method);
+    let args = local("args", place);
+    let idents = method.params.iter().map(|param| &param.ident);
+    let types = method.params.iter().map(|param| &param.owned);
+    quote_spanned! {shown_at(place)=>
+        let (#(#idents,)*) = __cluster::decode_args::<__Codec, (#(#types,)*)>(#args)?;
     }
 }
 

@@ -121,7 +121,8 @@ fn outcome(client: &Client, output: &TokenStream, reply: &TokenStream) -> TokenS
 }
 
 fn revive(Client { krate, .. }: &Client, returns: &TokenStream) -> TokenStream {
-    show_at(returns.span(), quote!(#krate::__revive!()))
+    let error = signature::error_of(returns);
+    show_at(returns.span(), quote!(#krate::__revive!(#error)))
 }
 
 fn publish(method: &Method, key: &Key) -> TokenStream {
@@ -133,8 +134,8 @@ fn publish(method: &Method, key: &Key) -> TokenStream {
         // The same bytes, encoded once.
         Key::Arguments => quote_spanned!(span=> #args.clone()),
         Key::Parts(parts) => {
-            let parts = parts.iter().map(|part| (part.span(), key_part(part)));
-            signature::encode(method.ident.span(), parts)
+            let parts = parts.iter().map(key_part);
+            quote_spanned!(span=> __cluster::encode_args::<__Codec, _>((#(#parts,)*)))
         }
     };
     quote_spanned! {span=> {
@@ -150,9 +151,10 @@ fn index(Method { ident, .. }: &Method) -> TokenStream {
 
 /// The arguments as bytes.
 fn all_arguments(method: &Method) -> TokenStream {
-    let params = method.params.iter();
-    let args = params.map(|param| (param.ty.span(), signature::reference(param)));
-    signature::encode(method.ident.span(), args)
+    let params = method.params.iter().map(signature::reference);
+    quote_spanned! {shown_at(signature::place_of_params(method))=>
+        __cluster::encode_args::<__Codec, _>((#(#params,)*))
+    }
 }
 
 /// A part of a key, as a reference.

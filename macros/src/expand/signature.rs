@@ -4,7 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{ext::IdentExt, spanned::Spanned};
 
-use super::{show_at, shown_at};
+use super::show_at;
 use crate::model::{Answer, Client, Kind, Method, Param, subscription};
 
 /// `&self, data_id: &str`
@@ -37,6 +37,12 @@ fn answered(answer: &Answer) -> TokenStream {
     }
 }
 
+/// The error of a result type, by projection. Without reading its tokens, so that an alias is as
+/// good as `Result`.
+pub(super) fn error_of(ty: &impl ToTokens) -> TokenStream {
+    show_at(ty.span(), quote!(<#ty as __cluster::Outcome>::Error))
+}
+
 /// A reference to the argument, which is a variable of its own type here.
 pub(super) fn reference(Param { ident, ty, is_ref, .. }: &Param) -> TokenStream {
     // The names come from the user, and resolve as the user's.
@@ -46,15 +52,9 @@ pub(super) fn reference(Param { ident, ty, is_ref, .. }: &Param) -> TokenStream 
     quote_spanned!(span=> #borrow #ident)
 }
 
-/// The bytes of these arguments: references, and the places to show errors about them at.
-pub(super) fn encode(
-    place: Span,
-    args: impl IntoIterator<Item = (Span, TokenStream)>,
-) -> TokenStream {
-    let args = args
-        .into_iter()
-        .map(|(place, reference)| quote_spanned!(shown_at(place)=> .arg::<__Codec, _>(#reference)));
-    quote_spanned!(shown_at(place)=> __cluster::ArgsWriter::new() #(#args)* .finish())
+/// Where errors about the arguments as a whole are shown.
+pub(super) fn place_of_params(method: &Method) -> Span {
+    method.params.first().map_or_else(|| method.ident.span(), |param| param.ty.span())
 }
 
 /// Documentation and the like for the method of the proxy or the trait.

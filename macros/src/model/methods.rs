@@ -348,11 +348,7 @@ fn is_unit(ty: &Type) -> bool {
 }
 
 /// Checks `#[connect]`.
-pub(super) fn connect(
-    marked: &Marked,
-    client: &TokenStream,
-    errors: &mut Errors,
-) -> Option<Connect> {
+pub(super) fn connect(marked: &Marked, errors: &mut Errors) -> Option<Connect> {
     let sig = &marked.function.sig;
     let before = errors.count();
     marked.found.mark.as_ref()?;
@@ -379,10 +375,6 @@ pub(super) fn connect(
         errors.at(&sig.ident, message);
         return None;
     };
-    if returns.to_token_stream().to_string() == client.to_string() {
-        errors
-            .at(returns, "connecting can fail, and is tried again then: return `Result<Self, E>`");
-    }
     (errors.count() == before).then(|| Connect {
         ident: sig.ident.clone(),
         params,

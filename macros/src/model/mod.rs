@@ -84,7 +84,7 @@ pub(crate) fn check(args: ClientArgs, source: Source, errors: &mut Errors) -> Op
         );
     }
     let methods = methods::check(&marked, &pairs::find(&marked, errors), &context, errors);
-    let connect = the_connect(&marked, &ident, &ty, errors);
+    let connect = the_connect(&marked, &ident, errors);
     let health = at_most_one("health", &marked, errors);
     let health = health.and_then(|marked| methods::health(marked, errors));
     let close = at_most_one("close", &marked, errors);
@@ -168,12 +168,7 @@ fn marked(item: Item, client: &TokenStream, errors: &mut Errors) -> Option<Marke
     Some(Marked { found, attrs: item.attrs, function })
 }
 
-fn the_connect(
-    marked: &[Marked],
-    client: &Ident,
-    ty: &TokenStream,
-    errors: &mut Errors,
-) -> Option<Connect> {
+fn the_connect(marked: &[Marked], client: &Ident, errors: &mut Errors) -> Option<Connect> {
     let connect = at_most_one("connect", marked, errors);
     if connect.is_none() {
         errors.at(
@@ -182,7 +177,7 @@ fn the_connect(
              `#[connect] async fn connect(options: Options) -> Result<Self, Error>`",
         );
     }
-    connect.and_then(|marked| methods::connect(marked, ty, errors))
+    connect.and_then(|marked| methods::connect(marked, errors))
 }
 
 /// The method with this mark; more than one is a mistake.
