@@ -12,6 +12,8 @@ mod error;
 mod follower;
 mod leader;
 mod options;
+#[cfg(all(unix, feature = "process"))]
+pub mod process;
 mod protocol;
 mod server;
 mod spec;
@@ -28,3 +30,6 @@ pub use crate::{
     options::Options,
     spec::Health,
 };
+
+#[cfg(all(unix, feature = "process"))]
+pub use crate::process::{Agent, Master, Worker};

@@ -1,0 +1,460 @@
+//! [`Master::builder`]: what the cluster consists of, and the two ways to run it.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
+
+use super::{
+    child::{Launch, Shared},
+    dispatcher::Rules,
+    handle::{MasterHandle, Observe, StopRequest},
+    restart::RestartPolicy,
+    supervisor::{Setup, supervise},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    process::{
+        agent::Agent,
+        inherit::{Identity, Inheritance, identify},
+        name::{Exit, ProcessName},
+        place::{Place, refuse_orphan},
+        role::{RoleFn, Roles, live, role_fn},
+        worker::Worker,
+    },
+    protocol::handshake::Token,
+};
+
+/// How many connections wait on the cluster port while no agent accepts them.
+const BACKLOG: i32 = 4096;
+
+/// The front door of the process plane: [`Master::builder`].
+#[derive(Debug)]
+pub struct Master(());
+
+impl Master {
+    /// Describes a cluster: one agent, a number of workers, and how to run them.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    /// use cluster_client::{Agent, Master, Result, Worker};
+    ///
+    /// async fn agent(agent: Agent) -> Result<()> {
+    ///     agent.ready().await?;
+    ///     agent.shutdown().await;
+    ///     Ok(())
+    /// }
+    ///
+    /// async fn worker(worker: Worker) -> Result<()> {
+    ///     worker.ready().await?;
+    ///     worker.shutdown().await;
+    ///     Ok(())
+    /// }
+    ///
+    /// fn main() -> ExitCode {
+    ///     Master::builder().workers(4).agent(agent).worker(worker).main()
+    /// }
+    /// ```
+    pub fn builder() -> MasterBuilder {
+        MasterBuilder {
+            workers: None,
+            agent: None,
+            worker: None,
+            launch: Launch::default(),
+            ready_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(5),
+            restart: RestartPolicy::default(),
+            current_thread: false,
+            observe: None,
+        }
+    }
+}
+
+/// A cluster that is being described. [`main`](Self::main) or [`run`](Self::run) starts it, and
+/// must be the first thing that the program does: in a child it becomes the agent or a worker.
+#[must_use = "a cluster starts with `main` or `run`"]
+pub struct MasterBuilder {
+    workers: Option<u32>,
+    agent: Option<RoleFn<Agent>>,
+    worker: Option<RoleFn<Worker>>,
+    launch: Launch,
+    ready_timeout: Duration,
+    stop_timeout: Duration,
+    restart: RestartPolicy,
+    current_thread: bool,
+    observe: Option<Observe>,
+}
+
+impl fmt::Debug for MasterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the environment: it may hold secrets.
+        f.debug_struct("MasterBuilder")
+            .field("workers", &self.workers)
+            .field("ready_timeout", &self.ready_timeout)
+            .field("stop_timeout", &self.stop_timeout)
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MasterBuilder {
+    /// How many workers there are. Default: as many as the host runs threads at once.
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// The agent's function. Its life is the process's life: it sets up, calls [`Agent::ready`],
+    /// waits for [`Agent::shutdown`], cleans up and returns.
+    pub fn agent<F, Fut, E>(mut self, agent: F) -> Self
+    where
+        F: Fn(Agent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        self.agent = Some(role_fn(agent));
+        self
+    }
+
+    /// The function of each worker. Its life is the process's life: it sets up, calls
+    /// [`Worker::ready`], waits for [`Worker::shutdown`], cleans up and returns.
+    ///
+    /// What it started and left behind is killed when its process is gone, as far as it is in the
+    /// process group. Only a process that made a session of its own (`setsid`) outlives it.
+    pub fn worker<F, Fut, E>(mut self, worker: F) -> Self
+    where
+        F: Fn(Worker) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        self.worker = Some(role_fn(worker));
+        self
+    }
+
+    /// The program that agent and workers run. Default: the master's own, even where its file was
+    /// replaced since. Whatever it is, it must come to [`main`](Self::main) or [`run`](Self::run),
+    /// in the process that was started and not in a child of it.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.launch.program = Some(program.into());
+        self
+    }
+
+    /// The arguments of agent and workers. Default: the master's own.
+    pub fn args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<OsString>,
+    {
+        self.launch.args = Some(args.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A variable for agent and workers, beside the environment of the master. Others on the host
+    /// can read it; it is no place for secrets.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.launch.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Lets agent and workers write to the master's stderr themselves. By default they write to a
+    /// pipe that the master copies to its stderr, and the last 20 lines of a process that fails at
+    /// start are in the error. With it they keep the terminal, and the lines are not in the error.
+    pub fn inherit_stderr(mut self) -> Self {
+        self.launch.inherit_stderr = true;
+        self
+    }
+
+    /// How long a process may take from its start until it is ready. Default 30 s. One that takes
+    /// longer ends the start; as a replacement it is killed and started again.
+    pub fn ready_timeout(mut self, limit: Duration) -> Self {
+        self.ready_timeout = limit;
+        self
+    }
+
+    /// How long a process may take from SIGTERM until it is gone, before it gets a SIGKILL. Default
+    /// 5 s. Workers and agent take turns, so a stop may take twice as long.
+    pub fn stop_timeout(mut self, limit: Duration) -> Self {
+        self.stop_timeout = limit;
+        self
+    }
+
+    /// The pause before a process that died too soon is started again: the first, and the longest.
+    /// It doubles with each death. Default 1 s and 30 s.
+    pub fn restart_backoff(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.restart.shortest = shortest;
+        self.restart.longest = longest;
+        self
+    }
+
+    /// How long a process must have been ready for it to be started again at once when it dies.
+    /// Default 10 s.
+    pub fn healthy_after(mut self, time: Duration) -> Self {
+        self.restart.healthy_after = time;
+        self
+    }
+
+    /// Runs the functions of agent and workers on a current-thread runtime. Default: a
+    /// multi-thread one. It concerns [`main`](Self::main) alone.
+    pub fn current_thread(mut self) -> Self {
+        self.current_thread = true;
+        self
+    }
+
+    /// A function that runs in the master process alone, beside the master, on a thread and runtime
+    /// of its own. It is told what happens and can stop the cluster. When the cluster has stopped it
+    /// has `stop_timeout` to end. A panic in it stops the cluster with a failure.
+    pub fn observe<F, Fut>(mut self, observe: F) -> Self
+    where
+        F: FnOnce(MasterHandle) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        self.observe = Some(Box::new(move |handle| Box::pin(observe(handle))));
+        self
+    }
+
+    /// Runs the cluster: in the master until the cluster has stopped, in a child until its function
+    /// is done. It makes the runtimes itself, takes SIGTERM, SIGINT and SIGQUIT, and prints what
+    /// went wrong. Call it first in `main`, outside any runtime, and return what it returns.
+    ///
+    /// The code is that of an [`Exit`]: 0, 1, or 101 after a panic. A child that loses its master
+    /// does not return; it exits with 110.
+    pub fn main(self) -> ExitCode {
+        let in_a_runtime =
+            || Error::config("`main` starts its own runtimes; in a runtime, await `run` instead");
+        let outcome = match identify() {
+            Ok(_) if runtime::Handle::try_current().is_ok() => Err(in_a_runtime()),
+            Ok(Identity::Master) => self.main_of_master(),
+            Ok(Identity::Child(inheritance)) => self.main_of_child(*inheritance),
+            Ok(Identity::Orphan) => refuse_orphan(),
+            Err(error) => Err(error),
+        };
+        let exit = match outcome {
+            Ok(()) => Exit::Clean,
+            Err(error) => {
+                report(&error);
+                if error.kind() == ErrorKind::Panicked { Exit::Panicked } else { Exit::Failed }
+            }
+        };
+        ExitCode::from(u8::try_from(exit.code()).unwrap_or(1))
+    }
+
+    fn main_of_master(self) -> Result<()> {
+        let (setup, _roles) = self.set_up()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
+        runtime.block_on(supervise(setup, mpsc::unbounded_channel()))
+    }
+
+    fn main_of_child(self, inheritance: Inheritance) -> Result<()> {
+        let current_thread = self.current_thread;
+        let roles = self.roles()?;
+        let mut builder = if current_thread {
+            runtime::Builder::new_current_thread()
+        } else {
+            runtime::Builder::new_multi_thread()
+        };
+        let runtime = builder.enable_all().build();
+        let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
+        let place = Place::take(inheritance)?;
+        // Spawned, because the thread that blocks is not one of the runtime's own.
+        let life = runtime.block_on(runtime.spawn(live(place, roles)));
+        // What the function left behind must not hold up the exit.
+        runtime.shutdown_background();
+        life.unwrap_or_else(|error| Err(Error::new(ErrorKind::Panicked, error.to_string())))
+    }
+
+    /// Runs the cluster on the runtime that is current, and returns in every process: in the master
+    /// when the cluster has stopped, in a child when its function is done. The value says which
+    /// process it was. Await it first in `main`, and exit soon after it returns.
+    ///
+    /// It takes SIGTERM, SIGINT and SIGQUIT. A child that loses its master does not return; it exits
+    /// with code 110.
+    ///
+    /// # Errors
+    ///
+    /// In the master, where the start failed, naming the process that did it. In a child, where its
+    /// function returned an error, panicked, or returned before it was asked to stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// In the master, dropping the future starts the ordered stop and does not wait for it. In a
+    /// child, it drops the function.
+    pub async fn run(self) -> Result<ProcessName> {
+        match identify()? {
+            Identity::Master => {
+                let (setup, _roles) = self.set_up()?;
+                run_master(setup).await?;
+                Ok(ProcessName::Master)
+            }
+            Identity::Child(inheritance) => {
+                let roles = self.roles()?;
+                let place = Place::take(*inheritance)?;
+                let name = place.name;
+                live(place, roles).await?;
+                Ok(name)
+            }
+            Identity::Orphan => refuse_orphan(),
+        }
+    }
+
+    fn roles(self) -> Result<Roles> {
+        let missing = |what| Error::config(format!("the cluster has no {what}; give `.{what}(…)`"));
+        Ok(Roles {
+            agent: self.agent.ok_or_else(|| missing("agent"))?,
+            worker: self.worker.ok_or_else(|| missing("worker"))?,
+        })
+    }
+
+    /// Checks everything and binds the port.
+    fn set_up(mut self) -> Result<(Setup, Roles)> {
+        if self.restart.shortest.is_zero() || self.restart.shortest > self.restart.longest {
+            return Err(Error::config(format!(
+                "restart_backoff({:?}, {:?}): the first must be more than zero and at most the \
+                 second",
+                self.restart.shortest, self.restart.longest
+            )));
+        }
+        let workers = match self.workers {
+            Some(workers) => workers,
+            None => thread::available_parallelism().map_or(1, |count| count.get() as u32),
+        };
+        let listener = bind().map_err(|error| Error::io("can't bind the cluster port", &error))?;
+        let address = listener.local_addr();
+        let port =
+            address.map_err(|error| Error::io("can't bind the cluster port", &error))?.port();
+        let token = Token::random()?;
+        let setup = Setup {
+            rules: Rules {
+                workers,
+                port,
+                ready_timeout: self.ready_timeout,
+                stop_timeout: self.stop_timeout,
+                restart: self.restart,
+            },
+            launch: std::mem::take(&mut self.launch),
+            shared: Shared { listener, port, token, workers },
+            observe: self.observe.take(),
+        };
+        Ok((setup, self.roles()?))
+    }
+}
+
+/// Runs the master on a thread of its own, whatever runtime the program has: the children take the
+/// end of the thread that started them for the end of their master.
+async fn run_master(setup: Setup) -> Result<()> {
+    let (stop_sender, stop_receiver) = mpsc::unbounded_channel();
+    let _stop = StopOnDrop(stop_sender.clone());
+    let (ends, ended) = oneshot::channel();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
+    let spawned = thread::Builder::new().name("cluster-master".into()).spawn(move || {
+        // Whoever waited for it may be gone.
+        let _ = ends.send(runtime.block_on(supervise(setup, (stop_sender, stop_receiver))));
+    });
+    spawned.map_err(|error| Error::io("can't start the master's thread", &error))?;
+    ended.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the master panicked")))
+}
+
+struct StopOnDrop(mpsc::UnboundedSender<StopRequest>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        // After the end nobody listens.
+        let _ = self.0.send(None);
+    }
+}
+
+/// Binds a port of the system's choice on the loopback.
+fn bind() -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // A second call changes the backlog, which is 128 from the standard library: less than what may
+    // wait while an agent is replaced.
+    rustix::net::listen(&listener, BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Says what went wrong where it will be seen: in the log, or without one on stderr.
+fn report(error: &Error) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{error}");
+    } else {
+        eprintln!("{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> MasterBuilder {
+        async fn agent(_: Agent) -> Result<()> {
+            Ok(())
+        }
+        async fn worker(_: Worker) -> Result<()> {
+            Ok(())
+        }
+        Master::builder().agent(agent).worker(worker)
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_lacks_a_function_is_refused_with_the_way_out() {
+        let error = Master::builder().run().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("give `.agent(…)`"), "{error}");
+        let MasterBuilder { agent, .. } = whole();
+        let error = MasterBuilder { agent, ..Master::builder() }.run().await.unwrap_err();
+        assert!(error.to_string().contains("give `.worker(…)`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_backoff_that_would_not_pause_is_refused() {
+        let second = Duration::from_secs(1);
+        for (shortest, longest) in [(Duration::ZERO, second), (2 * second, second)] {
+            let error = whole().restart_backoff(shortest, longest).run().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let (setup, _) = whole().set_up().unwrap();
+        let cores = thread::available_parallelism().unwrap().get();
+        assert_eq!(setup.rules.workers as usize, cores);
+        assert_eq!(setup.rules.ready_timeout, Duration::from_secs(30));
+        assert_eq!(setup.rules.stop_timeout, Duration::from_secs(5));
+        let address = setup.shared.listener.local_addr().unwrap();
+        assert!(address.ip().is_loopback());
+        assert_eq!(address.port(), setup.rules.port);
+        assert_eq!(setup.shared.port, setup.rules.port);
+    }
+
+    #[test]
+    fn the_environment_of_children_is_not_shown() {
+        let shown = format!("{:?}", whole().env("PASSWORD", "secret"));
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn the_port_takes_more_connections_than_a_host_has_workers() {
+        let listener = bind().unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts. The standard library's backlog of 128 would block here.
+        let limit = Duration::from_secs(2);
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
+        let waiting: Vec<_> = (0..400).map(connect).collect();
+        assert_eq!(waiting.len(), 400);
+    }
+}

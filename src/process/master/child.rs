@@ -1,0 +1,265 @@
+//! A child, as the master has it: started, spoken to, signalled, waited for.
+
+use std::{
+    ffi::OsString,
+    io,
+    net::TcpListener,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path::PathBuf,
+    process::{self, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    dispatcher::{Event, Words},
+    tail::Tail,
+};
+use crate::{
+    process::{
+        control::{CLUSTER_LISTENER, Inbox, Link, LinkError, VERSION, write_blocking},
+        inherit::MASTER_VARIABLE,
+        name::{Exit, ProcessName},
+    },
+    protocol::{
+        handshake::Token,
+        pb::{AgentPlace, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+    },
+};
+
+/// How children are started.
+#[derive(Debug, Default)]
+pub(super) struct Launch {
+    /// The program; the master's own where there is none.
+    pub(super) program: Option<PathBuf>,
+    /// Its arguments; the master's own where there are none.
+    pub(super) args: Option<Vec<OsString>>,
+    /// Added to the environment that the master has.
+    pub(super) env: Vec<(OsString, OsString)>,
+    /// Whether children write to the master's stderr themselves.
+    pub(super) inherit_stderr: bool,
+}
+
+/// What every child of a master is told.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) listener: TcpListener,
+    pub(super) port: u16,
+    pub(super) token: Token,
+    pub(super) workers: u32,
+}
+
+/// A child that was started and not yet reaped.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: u32,
+    process: process::Child,
+    /// Unbounded: at most one frame a child is sent on it.
+    link: mpsc::UnboundedSender<Body>,
+    /// Ends with the link.
+    pub(super) talk: JoinHandle<()>,
+    pub(super) tail: Option<Tail>,
+}
+
+impl Child {
+    /// Starts a process. It must be called on the thread that lives as long as the master: the
+    /// kernel takes the death of that thread for the death of the parent.
+    pub(super) fn spawn(
+        launch: &Launch,
+        shared: &Shared,
+        name: ProcessName,
+        generation: u32,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (tail, stderr) = if launch.inherit_stderr {
+            (None, Stdio::inherit())
+        } else {
+            let (tail, writer) = Tail::new()?;
+            (Some(tail), Stdio::from(writer))
+        };
+        let mut command = launch.command()?;
+        command.stdin(OwnedFd::from(theirs)).stderr(stderr).process_group(0);
+        let process = command.spawn()?;
+        // The command holds the child's ends of link and pipe; they must not outlive it here.
+        drop(command);
+        let mut orphan = KillOnDrop(Some(process));
+
+        let welcome = Body::Welcome(shared.welcome(name, generation));
+        let fds = [shared.listener.as_fd()];
+        let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
+        // The socket is empty, so this does not block. A child that is gone already is noticed by
+        // its death.
+        match write_blocking(&ours, welcome, fds) {
+            Ok(()) | Err(LinkError::Gone) => {}
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let link = Link::new(ours, Inbox::default())?;
+        let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
+        let pid = process.id();
+        let talk = tokio::spawn(talk(link, receiver, name, pid, events));
+        Ok(Self { pid, process, link: sender, talk, tail })
+    }
+
+    /// Says something to the child. A child that is gone does not hear it, and need not.
+    pub(super) fn say(&self, body: Body) {
+        let _ = self.link.send(body);
+    }
+
+    /// Signals the process group of the child.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group() {
+            // An error means that there is nobody left to signal.
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+    }
+
+    /// Looks whether the child is gone. If so, kills what it left behind in its process group and
+    /// reaps it, in this order: until it is reaped, no other group can have its number.
+    pub(super) fn reap(&mut self) -> Option<Exit> {
+        let pid = self.group()?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Ok(None) => return None,
+            Ok(Some(_)) => self.signal(Signal::KILL),
+            // Somebody else in this program reaped it, or a signal came between.
+            Err(_) => {}
+        }
+        match self.process.try_wait() {
+            Ok(Some(status)) => Some(Exit::from(status)),
+            Ok(None) => None,
+            Err(_) => Some(Exit::Code(-1)),
+        }
+    }
+
+    /// The child's process group, which it leads.
+    fn group(&self) -> Option<Pid> {
+        i32::try_from(self.pid).ok().and_then(Pid::from_raw)
+    }
+}
+
+/// A process that must not go on where its start failed half way.
+struct KillOnDrop(Option<process::Child>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.0.take() {
+            // It is gone already where this fails.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Launch {
+    fn command(&self) -> io::Result<Command> {
+        let mut own = std::env::args_os();
+        let own_name = own.next();
+        let mut command = match &self.program {
+            Some(program) => Command::new(program),
+            None => {
+                let mut command = Command::new(own_program()?);
+                if let Some(name) = own_name {
+                    command.arg0(name);
+                }
+                command
+            }
+        };
+        match &self.args {
+            Some(args) => command.args(args),
+            None => command.args(own),
+        };
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        command.env(MASTER_VARIABLE, process::id().to_string());
+        Ok(command)
+    }
+}
+
+/// The program that this process runs, even where its file was replaced or removed since: all
+/// processes of a cluster are of one build.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn own_program() -> io::Result<PathBuf> {
+    Ok(PathBuf::from("/proc/self/exe"))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn own_program() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+impl Shared {
+    fn welcome(&self, name: ProcessName, generation: u32) -> Welcome {
+        let (place, listeners) = match name {
+            ProcessName::Worker(index) => {
+                let place = WorkerPlace { index, count: self.workers };
+                (welcome::Place::Worker(place), Vec::new())
+            }
+            ProcessName::Master | ProcessName::Agent => {
+                (welcome::Place::Agent(AgentPlace {}), vec![CLUSTER_LISTENER.to_owned()])
+            }
+        };
+        Welcome {
+            version: VERSION,
+            place: Some(place),
+            generation,
+            port: self.port.into(),
+            token: self.token.secret().to_vec().into(),
+            listeners,
+        }
+    }
+}
+
+/// Carries frames both ways until the link ends.
+async fn talk(
+    mut link: Link,
+    mut outbound: mpsc::UnboundedReceiver<Body>,
+    process: ProcessName,
+    pid: u32,
+    events: mpsc::Sender<Event>,
+) {
+    loop {
+        tokio::select! {
+            frame = link.read() => match frame {
+                Ok(body) => {
+                    let Some(words) = words(body) else { continue };
+                    if events.send(Event::Said { process, pid, words }).await.is_err() {
+                        return;
+                    }
+                }
+                // The death itself is told by the system.
+                Err(LinkError::Gone) => return,
+                Err(error) => {
+                    // Closing the link makes the child exit.
+                    tracing::error!(%process, pid, "closing the control link: {error}");
+                    return;
+                }
+            },
+            // Without a sender the child is reaped, and what it said last is still in the socket.
+            Some(body) = outbound.recv() => {
+                if link.write(body).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn words(body: Body) -> Option<Words> {
+    match body {
+        Body::Taken(_) => Some(Words::Taken),
+        Body::Ready(_) => Some(Words::Ready),
+        Body::Ended(ended) => Some(match ended.how? {
+            How::Done(_) => Words::Done,
+            How::Early(_) => Words::Early,
+            How::Failed(text) => Words::Failed(text),
+            How::Panicked(text) => Words::Panicked(text),
+        }),
+        // What only a master says, or a newer child.
+        Body::Welcome(_) | Body::ClusterReady(_) => None,
+    }
+}

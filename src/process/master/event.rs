@@ -1,0 +1,108 @@
+//! What the master tells of its cluster.
+
+use std::{fmt, time::Duration};
+
+use crate::process::name::{Exit, ProcessName};
+
+/// Something that happened to the cluster, as [`MasterHandle::next_event`] gives it.
+///
+/// [`MasterHandle::next_event`]: super::MasterHandle::next_event
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum MasterEvent {
+    /// A process was started.
+    #[non_exhaustive]
+    Started {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+        /// How many processes had this place before.
+        generation: u32,
+    },
+    /// A process is ready.
+    #[non_exhaustive]
+    Ready {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+    },
+    /// The agent and all workers were ready for the first time.
+    #[non_exhaustive]
+    ClusterReady {
+        /// The cluster port.
+        port: u16,
+    },
+    /// A process ended although it was not asked to.
+    Died(Death),
+    /// The ordered stop has begun. No process is started after it.
+    Stopping,
+    /// A process ended in the course of the stop.
+    #[non_exhaustive]
+    Stopped {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+        /// How it ended.
+        exit: Exit,
+    },
+}
+
+/// The end of a process that nobody had asked to stop.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Death {
+    /// Which process.
+    pub process: ProcessName,
+    /// Its process id; 0 where it could not be started at all.
+    pub pid: u32,
+    /// How it ended.
+    pub exit: Exit,
+    /// Why, where it is known: its own error, or what the master had against it.
+    pub reason: Option<String>,
+    /// How long it was ready, where it was.
+    pub ready_for: Option<Duration>,
+    /// After what time it is started again. `None` while the cluster starts: such a death ends the
+    /// start.
+    pub restart_in: Option<Duration>,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.process)?;
+        if self.pid != 0 {
+            write!(f, " (pid {})", self.pid)?;
+        }
+        match (&self.reason, self.pid) {
+            (Some(reason), 0) => write!(f, " {reason}"),
+            (Some(reason), _) => write!(f, " {reason} ({})", self.exit),
+            (None, _) => write!(f, " died of {}", self.exit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_says_who_and_why() {
+        let mut death = Death {
+            process: ProcessName::Worker(2),
+            pid: 123,
+            exit: Exit::Signal(9),
+            reason: None,
+            ready_for: None,
+            restart_in: None,
+        };
+        assert_eq!(death.to_string(), "worker 2 (pid 123) died of signal 9");
+        death.reason = Some("failed: no route".into());
+        death.exit = Exit::Failed;
+        assert_eq!(death.to_string(), "worker 2 (pid 123) failed: no route (exit code 1)");
+        death.pid = 0;
+        death.reason = Some("could not be started: no such file".into());
+        assert_eq!(death.to_string(), "worker 2 could not be started: no such file");
+    }
+}

@@ -1,0 +1,103 @@
+//! The handle that the master gives to its observer.
+
+use std::{pin::Pin, thread};
+
+use tokio::{
+    runtime,
+    sync::{broadcast, mpsc, oneshot},
+};
+
+use super::event::MasterEvent;
+
+/// How many events wait for an observer that is behind; the oldest are dropped beyond it.
+pub(super) const EVENTS: usize = 1024;
+
+/// What an observer asks of the master: to stop, with an error where that is the reason.
+pub(super) type StopRequest = Option<String>;
+
+/// The function given to [`MasterBuilder::observe`](super::MasterBuilder::observe).
+pub(super) type Observe = Box<dyn FnOnce(MasterHandle) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// Shows what happens to the cluster, and can stop it. It exists in the master process alone; see
+/// [`MasterBuilder::observe`](super::MasterBuilder::observe).
+#[derive(Debug)]
+pub struct MasterHandle {
+    stop: mpsc::UnboundedSender<StopRequest>,
+    events: broadcast::Receiver<MasterEvent>,
+    port: u16,
+}
+
+impl MasterHandle {
+    pub(super) fn new(
+        stop: mpsc::UnboundedSender<StopRequest>,
+        events: broadcast::Receiver<MasterEvent>,
+        port: u16,
+    ) -> Self {
+        Self { stop, events, port }
+    }
+
+    /// Waits for the next event. `None` after the last process is gone. An observer that is more
+    /// than 1,024 events behind misses the oldest.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no event is lost.
+    pub async fn next_event(&mut self) -> Option<MasterEvent> {
+        loop {
+            match self.events.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Closed) => return None,
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "the observer is behind and misses events");
+                }
+            }
+        }
+    }
+
+    /// Starts the ordered stop, as a SIGTERM does; a second call hurries it, as a second SIGTERM
+    /// does.
+    pub fn stop(&self) {
+        // A master that is gone has stopped.
+        let _ = self.stop.send(None);
+    }
+
+    /// Starts the ordered stop, after which the master fails with this error.
+    pub fn fail(&self, error: impl Into<String>) {
+        // As above.
+        let _ = self.stop.send(Some(error.into()));
+    }
+
+    /// The cluster port, on `127.0.0.1`.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Runs the observer on a thread and runtime of its own, so that it can't keep the master busy. The
+/// receiver resolves when it is done.
+pub(super) fn start_observer(
+    observe: Observe,
+    handle: MasterHandle,
+) -> std::io::Result<oneshot::Receiver<()>> {
+    let (ends, ended) = oneshot::channel::<()>();
+    let fail = FailOnPanic(handle.stop.clone());
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("cluster-observer".into()).spawn(move || {
+        let _ends = ends;
+        let _fail = fail;
+        runtime.block_on(async { observe(handle).await });
+    })?;
+    Ok(ended)
+}
+
+/// A panic of the observer is the end of the cluster: whoever was to stop it is gone.
+struct FailOnPanic(mpsc::UnboundedSender<StopRequest>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.send(Some("the observer panicked".into()));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The master: starts one agent and N workers, watches over them, and stops them in order.
+//!
+//! It runs no user code, and nothing that can block. [`dispatcher`] decides, and is pure;
+//! [`supervisor`] makes its events and carries out its actions; [`child`] is one process.
+
+mod builder;
+mod child;
+mod dispatcher;
+mod event;
+mod handle;
+mod restart;
+mod supervisor;
+mod tail;
+
+pub use builder::{Master, MasterBuilder};
+pub use event::{Death, MasterEvent};
+pub use handle::MasterHandle;

@@ -1,0 +1,136 @@
+//! The user's two functions, and the life of a child, which is the life of its function.
+
+use std::{
+    any::Any, error::Error as StdError, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+
+use super::{agent::Agent, control::clip, name::ProcessName, place::Place, worker::Worker};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    protocol::pb::{Done, Early, Ended, control::Body, ended::How},
+};
+
+/// Any error that a role function may return.
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A role function, whatever its types.
+pub(super) type RoleFn<T> =
+    Arc<dyn Fn(T) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
+
+/// Erases the types of a role function. The function is called when the future is polled, so that
+/// a panic of either is the same.
+pub(super) fn role_fn<T, F, Fut, E>(function: F) -> RoleFn<T>
+where
+    T: Send + 'static,
+    F: Fn(T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    let function = Arc::new(function);
+    Arc::new(move |role| {
+        let function = Arc::clone(&function);
+        let called = move || function(role);
+        async move { called().await.map_err(Into::into) }.boxed()
+    })
+}
+
+/// What a child can be.
+#[derive(Clone)]
+pub(super) struct Roles {
+    pub(super) agent: RoleFn<Agent>,
+    pub(super) worker: RoleFn<Worker>,
+}
+
+impl fmt::Debug for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Roles").finish_non_exhaustive()
+    }
+}
+
+/// How long the last words to the master may take. They need no answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Lives the life of a child: runs its function, and tells the master how it ended.
+pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
+    let function = match place.name {
+        ProcessName::Worker(_) => (roles.worker)(Worker::new(Arc::clone(&place))),
+        ProcessName::Master | ProcessName::Agent => (roles.agent)(Agent::new(Arc::clone(&place))),
+    };
+    let outcome = AssertUnwindSafe(function).catch_unwind().await;
+    let name = place.name;
+    let (how, outcome) = match outcome {
+        Ok(Ok(())) if place.is_stopping() => (How::Done(Done {}), Ok(())),
+        Ok(Ok(())) => {
+            let text = format!("{name}: its function returned before it was asked to stop");
+            (How::Early(Early {}), Err(Error::new(ErrorKind::Process, text)))
+        }
+        Ok(Err(error)) => {
+            let text = clip(chain(&*error));
+            let error = Error::new(ErrorKind::Process, format!("{name} failed: {text}"));
+            (How::Failed(text), Err(error))
+        }
+        Err(panic) => {
+            let text = clip(panic_text(&*panic));
+            let error = Error::new(ErrorKind::Panicked, format!("{name} panicked: {text}"));
+            (How::Panicked(text), Err(error))
+        }
+    };
+    place.say_within(Body::Ended(Ended { how: Some(how) }), LAST_WORDS).await;
+    outcome
+}
+
+/// An error and its causes, in one line. A cause that its error quotes already is not repeated.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("with a value that is no text").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let inner = Error::new(ErrorKind::Io, "connection refused");
+        let outer = Error::new(ErrorKind::Connect, "no registry").with_source(inner.clone());
+        assert_eq!(chain(&outer), "no registry: connection refused");
+        let quoting = Error::new(ErrorKind::Connect, "no registry: connection refused");
+        assert_eq!(chain(&quoting.with_source(inner)), "no registry: connection refused");
+    }
+
+    #[test]
+    fn a_panic_tells_its_message_whatever_its_type() {
+        let catch = |panics: fn()| std::panic::catch_unwind(panics).unwrap_err();
+        assert_eq!(panic_text(&*catch(|| std::panic::resume_unwind(Box::new("plain")))), "plain");
+        let formatted = catch(|| std::panic::resume_unwind(Box::new(format!("{}!", 1))));
+        assert_eq!(panic_text(&*formatted), "1!");
+        let number = catch(|| std::panic::resume_unwind(Box::new(7)));
+        assert_eq!(panic_text(&*number), "with a value that is no text");
+    }
+
+    #[tokio::test]
+    async fn a_function_that_panics_before_its_future_exists_panics_inside_it() {
+        fn early(_: u8) -> std::future::Ready<Result<(), Error>> {
+            std::panic::resume_unwind(Box::new("early"))
+        }
+        let erased = role_fn(early);
+        assert!(AssertUnwindSafe(erased(1)).catch_unwind().await.is_err());
+    }
+}

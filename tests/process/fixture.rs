@@ -1,0 +1,280 @@
+//! The program under test: a cluster whose processes behave as the arguments say.
+//!
+//! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
+//! `program`, `observer=fail|panic|stop`, `run` (`run().await` in place of `main()`).
+//!
+//! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
+//! `worker_next=…` (replacements alone):
+//! `fail`, `panic`, `hang`, `die` before ready; `slow:MS` is ready late; `bind:PORT` fails
+//! where the port is taken; after ready: `early` returns, `deaf`
+//! never returns, `busy` blocks its whole runtime,
+//! `hook:MS` cleans up for that long, `family` starts processes of its own,
+//! `escape` starts one that leaves the process group
+//! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
+//! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
+//! set-up, which must not be possible to lock up anything but itself.
+//!
+//! Each process writes lines `NAME PID WHAT …` to stdout.
+
+use std::{
+    collections::HashMap,
+    io::Write,
+    net::TcpListener,
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::Duration,
+};
+
+use cluster_client::{
+    Agent, Error, ErrorKind, Master, Result, Worker,
+    process::{MasterBuilder, MasterEvent, MasterHandle},
+};
+
+pub(crate) fn main() -> ExitCode {
+    let keys = keys();
+    let cluster = describe(&keys);
+    if keys.contains_key("run") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return match runtime.block_on(cluster.run()) {
+            Ok(name) => {
+                say("program", &format!("returned {name}"));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("run failed: {error}");
+                ExitCode::from(7)
+            }
+        };
+    }
+    cluster.main()
+}
+
+fn keys() -> HashMap<String, String> {
+    let pair = |argument: String| match argument.split_once('=') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
+        None => (argument, String::new()),
+    };
+    std::env::args().skip(2).map(pair).collect()
+}
+
+fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
+    let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
+    let millis = |key: &str| number(key).map(Duration::from_millis);
+    let mut cluster = Master::builder()
+        .workers(number("workers").unwrap_or(2) as u32)
+        .env("FIXTURE_ENV", "from the master")
+        .agent(agent)
+        .worker(worker);
+    if let Some(limit) = millis("ready_ms") {
+        cluster = cluster.ready_timeout(limit);
+    }
+    if let Some(limit) = millis("stop_ms") {
+        cluster = cluster.stop_timeout(limit);
+    }
+    if let Some(pause) = millis("backoff_ms") {
+        cluster = cluster.restart_backoff(pause, pause * 8);
+    }
+    if let Some(time) = millis("healthy_ms") {
+        cluster = cluster.healthy_after(time);
+    }
+    if let Some(program) = keys.get("program") {
+        cluster = cluster.program(program).args(["1000"]);
+    }
+    let observer = keys.get("observer").cloned().unwrap_or_default();
+    cluster.observe(|handle| observe(handle, observer))
+}
+
+/// One line, in one write, so that lines of several processes do not mix.
+fn say(name: &str, what: &str) {
+    let line = format!("{name} {} {what}\n", std::process::id());
+    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+}
+
+async fn observe(mut handle: MasterHandle, observer: String) {
+    say("master", &format!("observes {}", handle.port()));
+    while let Some(event) = handle.next_event().await {
+        match event {
+            MasterEvent::Started { process, pid, generation, .. } => {
+                say("master", &format!("started {process} {pid} {generation}"));
+            }
+            MasterEvent::Ready { process, pid, .. } => {
+                say("master", &format!("ready {process} {pid}"));
+            }
+            MasterEvent::ClusterReady { port, .. } => {
+                say("master", &format!("cluster-ready {port}"));
+                match observer.as_str() {
+                    "fail" => handle.fail("the observer has seen enough"),
+                    "panic" => panic!("the observer is done for"),
+                    "stop" => handle.stop(),
+                    _ => {}
+                }
+            }
+            MasterEvent::Died(death) => {
+                let pause = death.restart_in.map(|pause| pause.as_millis());
+                say("master", &format!("died {death}; restart in {pause:?}"));
+            }
+            MasterEvent::Stopping => say("master", "stopping"),
+            MasterEvent::Stopped { process, pid, exit, .. } => {
+                say("master", &format!("stopped {process} {pid} {exit}"));
+            }
+            other => say("master", &format!("unknown {other:?}")),
+        }
+    }
+    say("master", "observed the end");
+}
+
+async fn agent(agent: Agent) -> Result<()> {
+    let keys = keys();
+    let replacement = (agent.generation() > 0).then_some("agent_next");
+    let behaviour = behaviour(&keys, [replacement, Some("agent")]);
+    say("agent", &format!("runs {} {}", agent.port(), agent.generation()));
+    before_ready(&behaviour).await?;
+    if behaviour == "wait_cluster" {
+        agent.cluster_ready().await;
+    }
+    agent.ready().await?;
+    say("agent", "ready");
+    let waits = agent.clone();
+    tokio::spawn(async move {
+        waits.cluster_ready().await;
+        say("agent", "cluster-ready");
+    });
+    if behaviour == "early" {
+        return Ok(());
+    }
+    after_ready("agent", &behaviour).await;
+    agent.shutdown().await;
+    finish("agent", &behaviour).await;
+    Ok(())
+}
+
+async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let keys = keys();
+    let name = format!("worker-{}", worker.index());
+    let replacement = (worker.generation() > 0).then_some("worker_next");
+    let own = format!("worker{}", worker.index());
+    let behaviour = behaviour(&keys, [replacement, Some(&own), Some("worker")]);
+    let (port, count, generation) = (worker.port(), worker.count(), worker.generation());
+    say(&name, &format!("runs {port} {generation} of {count}"));
+    before_ready(&behaviour).await?;
+    if behaviour == "wait_cluster" {
+        worker.cluster_ready().await;
+    }
+    worker.ready().await?;
+    worker.ready().await?;
+    say(&name, "ready");
+    let (waits, waits_name) = (worker.clone(), name.clone());
+    tokio::spawn(async move {
+        waits.cluster_ready().await;
+        say(&waits_name, "cluster-ready");
+    });
+    if behaviour == "early" {
+        return Ok(());
+    }
+    after_ready(&name, &behaviour).await;
+    worker.shutdown().await;
+    finish(&name, &behaviour).await;
+    Ok(())
+}
+
+/// The behaviour under the first of these keys that was given.
+fn behaviour<const N: usize>(keys: &HashMap<String, String>, of: [Option<&str>; N]) -> String {
+    of.into_iter().flatten().find_map(|key| keys.get(key).cloned()).unwrap_or_default()
+}
+
+async fn before_ready(behaviour: &str) -> Result<()> {
+    match behaviour.split_once(':').unwrap_or((behaviour, "")) {
+        ("fail", _) => {
+            eprintln!("a line before the failure");
+            return Err(Error::new(ErrorKind::Connect, "no upstream for the fixture"));
+        }
+        ("panic", _) => panic!("the fixture panics"),
+        ("hang", _) => {
+            eprintln!("a line before the hang");
+            std::future::pending().await
+        }
+        ("die", _) => std::process::abort(),
+        ("slow", millis) => tokio::time::sleep(millis_of(millis)).await,
+        ("bind", port) => {
+            let port: u16 = port.parse().unwrap();
+            TcpListener::bind(("127.0.0.1", port))
+                .map_err(|error| Error::new(ErrorKind::PortBusy, format!("bind: {error}")))?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn after_ready(name: &str, behaviour: &str) {
+    match behaviour {
+        "deaf" => std::future::pending().await,
+        "busy" => {
+            say(name, "blocks");
+            let handle = tokio::runtime::Handle::current();
+            for _ in 0..handle.metrics().num_workers() + 1 {
+                handle.spawn(async {
+                    loop {
+                        thread::sleep(Duration::from_secs(3600));
+                    }
+                });
+            }
+            loop {
+                thread::sleep(Duration::from_secs(3600));
+            }
+        }
+        "family" => start_family(name),
+        "escape" => {
+            let mut escaped = Command::new("setsid");
+            escaped.args(["sleep", "3"]).stdout(Stdio::null());
+            let mut escaped = escaped.spawn().unwrap();
+            thread::spawn(move || escaped.wait());
+            say(name, "lets one escape");
+        }
+        "task_panic" => {
+            let task = tokio::spawn(async { panic!("a task of the fixture panics") });
+            say(name, &format!("lost a task: {}", task.await.unwrap_err().is_panic()));
+        }
+        "fds" => {
+            let listed = Command::new("ls").arg("/proc/self/fd").output().unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            say(name, &format!("fds {}", listed.split_whitespace().collect::<Vec<_>>().join(",")));
+        }
+        "nested" => {
+            let own = std::env::current_exe().unwrap();
+            let mut nested = Command::new(own);
+            nested.args(["--fixture", "workers=1", "observer=stop"]);
+            nested.stdout(Stdio::inherit());
+            let mut nested = nested.spawn().unwrap();
+            say(name, &format!("nests {}", nested.id()));
+            thread::spawn(move || nested.wait());
+        }
+        _ => {}
+    }
+}
+
+/// Three grandchildren: one that goes at SIGTERM, one that does not, and one that does not and
+/// forks another at SIGTERM.
+fn start_family(name: &str) {
+    let scripts = [
+        "exec sleep 1000",
+        "trap '' TERM; while :; do sleep 1000; done",
+        "trap 'sleep 1000 & echo \"late $$ $!\"' TERM; while :; do sleep 1000; done",
+    ];
+    for script in scripts {
+        let mut grandchild = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        say(name, &format!("grandchild {}", grandchild.id()));
+        thread::spawn(move || grandchild.wait());
+    }
+}
+
+async fn finish(name: &str, behaviour: &str) {
+    say(name, "shuts down");
+    if let Some(("hook", millis)) = behaviour.split_once(':') {
+        tokio::time::sleep(millis_of(millis)).await;
+        say(name, "hook is done");
+    }
+}
+
+fn millis_of(text: &str) -> Duration {
+    Duration::from_millis(text.parse().unwrap())
+}

@@ -1,0 +1,57 @@
+//! The process plane, with real processes.
+//!
+//! A test starts this very binary again, as `process --fixture key=value …`: that is a master whose
+//! agent and workers behave as the keys say (see `fixture.rs`). A binary that is its own fixture is
+//! always built, and its children get the master's argv, as those of users do. The standard harness
+//! leaves no room for a second `main`, hence `harness = false` and libtest-mimic, which takes the
+//! same arguments.
+
+#[cfg(target_os = "linux")]
+mod fixture;
+#[cfg(target_os = "linux")]
+mod identity;
+#[cfg(target_os = "linux")]
+mod loss;
+#[cfg(target_os = "linux")]
+mod restart;
+#[cfg(target_os = "linux")]
+mod start;
+#[cfg(target_os = "linux")]
+mod stop;
+#[cfg(target_os = "linux")]
+mod support;
+
+/// The tests read `/proc` to know who is alive, so they run where there is one.
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    use libtest_mimic::{Arguments, Trial};
+
+    if std::env::args().nth(1).as_deref() == Some("--fixture") {
+        return fixture::main();
+    }
+    support::adopt_orphans();
+    let trial = |(name, test): (&str, fn())| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    let tests = [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS].concat();
+    let trials = tests.into_iter().map(trial).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The tests of a module, with their names.
+#[cfg(target_os = "linux")]
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[(&str, fn())] = &[
+            $((concat!(module_path!(), "::", stringify!($test)), $test)),*
+        ];
+    };
+}
+#[cfg(target_os = "linux")]
+pub(crate) use tests;

@@ -1,0 +1,230 @@
+//! Starts fixtures, reads what they say, and knows who is alive.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
+
+/// How long a test waits for what must happen. Far beyond what it takes, for busy machines.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes this process the parent of those whose parent died, so that a test can see how they end.
+pub(crate) fn adopt_orphans() {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+}
+
+/// A master and what it started.
+pub(crate) struct Cluster {
+    master: Child,
+    lines: Receiver<String>,
+    /// Every line so far.
+    pub(crate) said: Vec<String>,
+    /// How many of them were looked at by `wait`.
+    read: usize,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Cluster {
+    /// Starts a fixture with these arguments.
+    pub(crate) fn start(arguments: &str) -> Self {
+        let own = std::env::current_exe().unwrap();
+        Self::start_command(Command::new(own), arguments)
+    }
+
+    pub(crate) fn start_command(mut command: Command, arguments: &str) -> Self {
+        command.arg("--fixture").args(arguments.split_whitespace());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut master = command.spawn().unwrap();
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(master.stdout.take().unwrap());
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut stderr = master.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { master, lines, said: Vec::new(), read: 0, stderr: Some(stderr) }
+    }
+
+    /// Starts a fixture and waits until its cluster is ready.
+    pub(crate) fn ready(arguments: &str) -> Self {
+        let mut cluster = Self::start(arguments);
+        cluster.wait("cluster-ready ");
+        cluster
+    }
+
+    pub(crate) fn master(&self) -> u32 {
+        self.master.id()
+    }
+
+    /// Waits for a line that contains this, after the one found last; gives its words. A text that
+    /// starts with `^` is looked for at the start of a line.
+    pub(crate) fn wait(&mut self, text: &str) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while self.read < self.said.len() {
+                self.read += 1;
+                let line = &self.said[self.read - 1];
+                if has(line, text) {
+                    return line.split(' ').map(str::to_owned).collect();
+                }
+            }
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(why) => panic!("no line `{text}` ({why}) in {:#?}", self.said),
+            }
+        }
+    }
+
+    /// As `wait`, for lines whose order is not known: looks at all lines from the start.
+    pub(crate) fn find(&mut self, text: &str) -> Vec<String> {
+        let at = std::mem::replace(&mut self.read, 0);
+        let words = self.wait(text);
+        self.read = self.read.max(at);
+        words
+    }
+
+    /// The pid in the first line of this process, as `worker-0`.
+    pub(crate) fn pid(&mut self, name: &str) -> u32 {
+        self.find(&format!("^{name} "))[1].parse().unwrap()
+    }
+
+    /// The lines that contain this, once all processes are gone.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.said.iter().filter(|line| has(line, text)).count()
+    }
+
+    /// Where the first line that contains this is.
+    pub(crate) fn position(&self, text: &str) -> usize {
+        let found = self.said.iter().position(|line| has(line, text));
+        found.unwrap_or_else(|| panic!("no line `{text}` in {:#?}", self.said))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.master(), signal);
+    }
+
+    /// Waits for the end of the master, and asserts that nothing outlived it for long. Gives its
+    /// exit status and what was written to stderr.
+    pub(crate) fn end(&mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.master.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "the master lives on: {:#?}", self.said);
+            thread::sleep(Duration::from_millis(2));
+        };
+        // All processes hold stdout, so its end is the end of the last of them.
+        let limit = Instant::now() + Duration::from_secs(2);
+        loop {
+            match self.lines.recv_timeout(limit.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("somebody outlives the master: {:?} of {:#?}", self.alive(), self.said)
+                }
+            }
+        }
+        // A process closes its files shortly before it is gone.
+        while !self.alive().is_empty() {
+            assert!(Instant::now() < limit, "{:?} of {:#?}", self.alive(), self.said);
+            thread::sleep(Duration::from_millis(2));
+        }
+        let stderr = self.stderr.take().map(|stderr| stderr.join().unwrap());
+        (status, stderr.unwrap_or_default())
+    }
+
+    /// All pids that were named in a line.
+    pub(crate) fn pids(&self) -> BTreeSet<u32> {
+        let spoke = |line: &String| line.split(' ').nth(1)?.parse().ok();
+        let named = |line: &String| {
+            let mut words = line.split(' ').rev();
+            let started = line.contains(" started ");
+            let other = ["grandchild", "late", "nests"].iter().any(|word| line.contains(word));
+            // After the pid of one that was started stands its generation.
+            let pid = if started { words.nth(1) } else { words.next().filter(|_| other) };
+            pid?.parse().ok()
+        };
+        let said = self.said.iter();
+        said.flat_map(|line| [spoke(line), named(line)]).flatten().collect()
+    }
+
+    fn alive(&self) -> Vec<u32> {
+        self.pids().into_iter().filter(|pid| is_alive(*pid)).collect()
+    }
+}
+
+impl Drop for Cluster {
+    /// A test that failed must not leave processes behind.
+    fn drop(&mut self) {
+        for pid in self.pids().into_iter().chain([self.master()]) {
+            if is_alive(pid) {
+                send(pid, Signal::KILL);
+            }
+            // What children started has no line of its own. There may be no such group any more.
+            let _ = kill_process_group(to_pid(pid), Signal::KILL);
+        }
+        let _ = self.master.wait();
+    }
+}
+
+fn has(line: &str, text: &str) -> bool {
+    text.strip_prefix('^').map_or_else(|| line.contains(text), |start| line.starts_with(start))
+}
+
+/// Whether a process runs or is stopped. A zombie is gone: it waits for its parent alone.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    !matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+/// The state letter of `/proc/PID/stat`, which comes after the name in parentheses.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    // It may be gone by now, which is no matter of this function.
+    let _ = kill_process(to_pid(pid), signal);
+}
+
+/// Waits until this is true.
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// How a process ended whose master died before it, which made it a child of this process.
+pub(crate) fn status_of_orphan(pid: u32) -> WaitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(Some((_, status))) = waitpid(Some(to_pid(pid)), WaitOptions::NOHANG) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{pid} lives on");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn to_pid(pid: u32) -> Pid {
+    Pid::from_raw(pid as i32).unwrap()
+}
