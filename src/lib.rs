@@ -1,6 +1,61 @@
-//! cluster-client (work in progress).
-#![allow(dead_code)]
+//! Many processes on a host, one upstream connection.
+//!
+//! N processes of a host need the same registry, config center or service discovery. With this
+//! crate one of them, the *agent*, holds the real client; the others, the *workers*, hold a
+//! follower with the same methods and types, which forwards over one loopback socket. The author
+//! of a client writes it for one process and puts [`#[cluster_client]`](cluster_client) on it; its
+//! users cannot tell which process has the connection.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use cluster_client::{Agent, Master, Result, Worker, cluster_client};
+//! use futures::Stream;
+//!
+//! struct Clock;
+//!
+//! #[cluster_client]
+//! impl Clock {
+//!     #[connect] // in the agent alone
+//!     async fn connect() -> Result<Self> {
+//!         Ok(Self)
+//!     }
+//!
+//!     #[subscribe] // one stream upstream, however many processes subscribe
+//!     fn ticks(&self, zone: &str) -> impl Stream<Item = String> {
+//!         futures::stream::iter([format!("noon in {zone}")])
+//!     }
+//! }
+//!
+//! async fn agent(agent: Agent) -> Result<()> {
+//!     let _clock = agent.cluster::<Clock>(()).await?; // leads
+//!     agent.ready().await?;
+//!     agent.shutdown().await;
+//!     Ok(())
+//! }
+//!
+//! async fn worker(worker: Worker) -> Result<()> {
+//!     let clock = worker.cluster::<Clock>().await?; // follows
+//!     let mut ticks = clock.ticks("UTC");
+//!     worker.ready().await?;
+//!     println!("{:?}", ticks.changed().await);
+//!     worker.shutdown().await;
+//!     Ok(())
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     Master::builder().agent(agent).worker(worker).workers(4).main()
+//! }
+//! ```
+//!
+//! Without a master, [`Cluster::builder`] makes any tokio program a leader, a follower, a
+//! competitor for the lead, or all in one process.
+//!
+//! # Features
+//!
+//! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
 
+// The documentation's examples are written as users write them.
 extern crate self as cluster_client;
 
 #[doc(hidden)]
@@ -13,13 +68,18 @@ mod follower;
 mod leader;
 mod options;
 #[cfg(all(unix, feature = "process"))]
-pub mod process;
+mod process;
 mod protocol;
 mod server;
 mod spec;
 
 pub use cluster_client_macros::cluster_client;
 
+#[cfg(all(unix, feature = "process"))]
+pub use crate::process::{
+    Agent, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle, ProcessName,
+    Worker,
+};
 pub use crate::{
     cluster::{
         Builder, Change, Cluster, ClusterClient, Deliveries, Delivery, Role, State, Subscription,
@@ -30,6 +90,3 @@ pub use crate::{
     options::Options,
     spec::Health,
 };
-
-#[cfg(all(unix, feature = "process"))]
-pub use crate::process::{Agent, Master, Worker};

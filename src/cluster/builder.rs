@@ -48,7 +48,7 @@ pub struct Builder<T: ClusterClient> {
 }
 
 impl<T: ClusterClient> Builder<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             channel: T::SPEC.name.to_owned(),
             role: Role::default(),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::place::Place;
+use super::{joining::Joining, place::Place};
 use crate::{
+    cluster::{Builder, ClusterClient, Role},
     error::{Error, Result},
-    protocol::handshake::Token,
+    options::Options,
+    server::LocalServer,
 };
 
 /// The agent's side of the cluster: given to the function that was passed to
@@ -30,11 +32,87 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Agent {
     place: Arc<Place>,
+    /// Accepts on the inherited listener as long as the agent lives, whatever channels come and go.
+    server: Arc<LocalServer>,
 }
 
 impl Agent {
-    pub(super) fn new(place: Arc<Place>) -> Self {
-        Self { place }
+    pub(super) fn new(place: Arc<Place>) -> Result<Self> {
+        let listener = place
+            .listener
+            .as_ref()
+            .ok_or_else(|| Error::protocol("the agent inherited no listener"))?
+            .try_clone()
+            .map_err(|error| Error::io("can't duplicate the cluster listener", &error))?;
+        let server = LocalServer::adopt(listener, &place.token, &Options::default())?;
+        Ok(Self { place, server })
+    }
+
+    /// Leads a channel: connects the real client with these options, and serves the workers.
+    ///
+    /// A client that can't be connected is an error in the first agent, which ends the start of the
+    /// cluster. A replacement tries again in the background instead: its followers see `Stale` with
+    /// the reason, and other channels do not wait for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cluster_client::{Agent, Error, Result, cluster_client};
+    ///
+    /// struct Greeter;
+    ///
+    /// #[cluster_client]
+    /// impl Greeter {
+    ///     #[connect]
+    ///     async fn connect() -> Result<Self> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     #[invoke]
+    ///     async fn greet(&self, name: &str) -> Result<String> {
+    ///         Ok(format!("hello {name}"))
+    ///     }
+    /// }
+    ///
+    /// async fn agent(agent: Agent) -> Result<()> {
+    ///     let _greeter = agent.cluster::<Greeter>(()).await?;
+    ///     agent.ready().await?;
+    ///     agent.shutdown().await;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::create`]; options given twice for one channel are
+    /// [`ErrorKind::ChannelTaken`](crate::ErrorKind::ChannelTaken).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives up; nothing stays.
+    pub fn cluster<T: ClusterClient>(&self, client: T::Options) -> Joining<T> {
+        Joining::new(self.builder(), Some(client))
+    }
+
+    /// Uses a channel that this agent leads already.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it does not lead it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives up; nothing stays.
+    pub fn join<T: ClusterClient>(&self) -> Joining<T> {
+        Joining::new(self.builder(), None)
+    }
+
+    fn builder<T: ClusterClient>(&self) -> Builder<T> {
+        let is_replacement = self.place.generation > 0;
+        Builder::new()
+            .role(Role::Leader)
+            .server(Arc::clone(&self.server))
+            .retry_connect(is_replacement)
     }
 
     /// Tells the master that the set-up is done. Workers are started after it. Calling it again
@@ -82,20 +160,5 @@ impl Agent {
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.place.generation
-    }
-
-    /// The key of the handshake on the cluster port.
-    pub(crate) fn token(&self) -> Token {
-        self.place.token.clone()
-    }
-
-    /// The listener of the cluster port, which does not block. Each call gives a descriptor of its
-    /// own of the one socket, which the master keeps open too.
-    pub(crate) fn listener(&self) -> Result<std::net::TcpListener> {
-        let listener = self.place.listener.as_ref();
-        listener
-            .ok_or_else(|| Error::protocol("the agent inherited no listener"))?
-            .try_clone()
-            .map_err(|error| Error::io("can't duplicate the cluster listener", &error))
     }
 }

@@ -4,11 +4,12 @@
 //! what dies, and stops all in order. The control link, a unix socket, tells each child what it is.
 //!
 //! In reading order: `control` (the link), `inherit` (which process am I), `place` (the inside of a
-//! child), `agent` and `worker` (what the user's functions get), `master`.
+//! child), `joining`, `agent` and `worker` (what the user's functions get), `master`.
 
 mod agent;
 mod control;
 mod inherit;
+mod joining;
 mod master;
 mod name;
 mod place;
@@ -16,6 +17,7 @@ mod role;
 mod worker;
 
 pub use agent::Agent;
+pub use joining::Joining;
 pub use master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle};
 pub use name::{Exit, ProcessName};
 pub use worker::Worker;

@@ -56,7 +56,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     let function = match place.name {
         ProcessName::Worker(_) => (roles.worker)(Worker::new(Arc::clone(&place))),
-        ProcessName::Master | ProcessName::Agent => (roles.agent)(Agent::new(Arc::clone(&place))),
+        ProcessName::Master | ProcessName::Agent => (roles.agent)(Agent::new(Arc::clone(&place))?),
     };
     let outcome = AssertUnwindSafe(function).catch_unwind().await;
     let name = place.name;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{name::ProcessName, place::Place};
-use crate::{error::Result, protocol::handshake::Token};
+use super::{joining::Joining, name::ProcessName, place::Place};
+use crate::{
+    cluster::{Builder, ClusterClient, Role},
+    error::Result,
+};
 
 /// A worker's side of the cluster: given to the function that was passed to
 /// [`MasterBuilder::worker`](super::MasterBuilder::worker). A clone is the same worker.
@@ -31,6 +34,24 @@ pub struct Worker {
 impl Worker {
     pub(super) fn new(place: Arc<Place>) -> Self {
         Self { place }
+    }
+
+    /// Follows a channel that the agent leads: the client's methods, without its options and
+    /// credentials.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::join`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives up; nothing stays.
+    pub fn cluster<T: ClusterClient>(&self) -> Joining<T> {
+        let builder = Builder::new()
+            .role(Role::Follower)
+            .port(self.place.port)
+            .token(self.place.token.secret().to_vec());
+        Joining::new(builder, None)
     }
 
     /// Tells the master that the set-up is done. Calling it again does nothing.
@@ -93,10 +114,5 @@ impl Worker {
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.place.generation
-    }
-
-    /// The key of the handshake on the cluster port.
-    pub(crate) fn token(&self) -> Token {
-        self.place.token.clone()
     }
 }
