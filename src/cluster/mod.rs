@@ -92,7 +92,6 @@ struct Inner<T: ClusterClient> {
 
 impl<T: ClusterClient> Cluster<T> {
     /// Starts to describe how this process takes part.
-    #[must_use]
     pub fn builder() -> Builder<T> {
         Builder::new()
     }

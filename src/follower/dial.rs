@@ -55,14 +55,6 @@ pub(crate) enum DialError {
     Refused(Error),
 }
 
-impl DialError {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Unreachable(error) | Self::Refused(error) => error,
-        }
-    }
-}
-
 /// Dials a port and registers. Hears of a server that says nothing, and goes on waiting: whoever
 /// has the port may only be busy or paused.
 ///
@@ -80,10 +72,8 @@ pub(crate) async fn register(
     let late = |_| Err(Error::timeout(patience, format_args!("connecting to port {port}")));
     let mut stream = connecting.await.unwrap_or_else(late).map_err(DialError::Unreachable)?;
     let mut reader = FrameReader::default();
-    let hello = match patiently(port, patience, report, &mut stream, &mut reader).await? {
-        Body::Hello(hello) => hello,
-        _ => return Err(DialError::Refused(no_server(port))),
-    };
+    let first = patiently(port, patience, report, &mut stream, &mut reader).await?;
+    let Body::Hello(hello) = first else { return Err(DialError::Refused(no_server(port))) };
     let (side, frame) =
         FollowerSide::register(token, port, &hello, body).map_err(DialError::Refused)?;
     exchange::write(&mut stream, frame).await.map_err(DialError::Unreachable)?;

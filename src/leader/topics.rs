@@ -132,7 +132,7 @@ impl Topic {
             spec,
             inner: Mutex::new(Inner {
                 state: TopicState::new(number, bounds),
-                work: one.then(|| WorkState::new()),
+                work: one.then(WorkState::new),
                 opened: !answered,
                 waiting: Vec::new(),
                 members: HashSet::new(),

@@ -115,12 +115,15 @@ impl Inbox {
             socket,
             &mut [IoSliceMut::new(&mut bytes)],
             &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
+            RECEIVE,
         )
         .map_err(io::Error::from)?;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
+                for fd in fds {
+                    keep_from_children(&fd)?;
+                    self.fds.push_back(fd);
+                }
             }
         }
         if received.bytes == 0 {
@@ -185,8 +188,30 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
             "too many descriptors for a frame",
         ));
     }
-    // Without NOSIGNAL a master that is gone would be a SIGPIPE in programs that don't ignore it.
-    Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
+    Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SEND)?)
+}
+
+/// Descriptors arrive close-on-exec, and a peer that is gone is an error and no SIGPIPE.
+#[cfg(not(target_vendor = "apple"))]
+const RECEIVE: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+
+#[cfg(not(target_vendor = "apple"))]
+fn keep_from_children(_: &OwnedFd) -> io::Result<()> {
+    Ok(())
+}
+
+/// These systems know neither flag. The standard library makes its socket pairs without SIGPIPE
+/// there, and close-on-exec is set after the fact.
+#[cfg(target_vendor = "apple")]
+const RECEIVE: RecvFlags = RecvFlags::empty();
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
+
+#[cfg(target_vendor = "apple")]
+fn keep_from_children(fd: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?)
 }
 
 /// One end of the control link, on a tokio runtime.

@@ -86,12 +86,12 @@ fn announced_master() -> Option<Pid> {
     env::var(MASTER_VARIABLE).ok()?.parse().ok().and_then(Pid::from_raw)
 }
 
-/// Whether fd 0 is a unix socket that the process `master` made.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// Whether fd 0 is the link of a child of the process `master`.
 fn stdin_is_link_of(master: Pid) -> bool {
     is_link_of(stdin().as_fd(), master)
 }
 
+/// Whether this is a unix socket that the process `master` made.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_link_of(fd: BorrowedFd<'_>, master: Pid) -> bool {
     // Only a connected unix socket has a peer with a pid.
@@ -100,11 +100,12 @@ fn is_link_of(fd: BorrowedFd<'_>, master: Pid) -> bool {
         && rustix::net::sockopt::socket_peercred(fd).is_ok_and(|peer| peer.pid == master)
 }
 
-/// Whether fd 0 is a unix socket. Its maker's pid can't be had in safe code on this platform, so
-/// the parent's pid has to do.
+/// Whether this is a unix socket. Its maker's pid can't be had in safe code on this platform, so the
+/// parent's pid has to do.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn stdin_is_link_of(_: Pid) -> bool {
-    rustix::net::getsockname(stdin()).is_ok_and(|name| name.address_family() == AddressFamily::UNIX)
+fn is_link_of(fd: BorrowedFd<'_>, master: Pid) -> bool {
+    rustix::net::getsockname(fd).is_ok_and(|name| name.address_family() == AddressFamily::UNIX)
+        && getppid() == Some(master)
 }
 
 /// Moves the link to a descriptor of its own and leaves `/dev/null` as fd 0, so that what this
@@ -178,7 +179,7 @@ fn be_welcomed(link: UnixStream) -> Result<Identity> {
     Ok(Identity::Child(Box::new(Inheritance { link, inbox, welcome })))
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 

@@ -1,23 +1,51 @@
-//! The process plane: a master, one agent, and workers, all of the same program.
+//! The process plane: a master, one agent and a number of workers, all of one program.
 //!
-//! The master binds the cluster port and keeps it, starts the agent, then the workers, starts again
-//! what dies, and stops all in order. The control link, a unix socket, tells each child what it is.
+//! ```text
+//!   master ── binds the cluster port and keeps it, runs no user code, supervises
+//!     ├── agent      the real clients; serves the cluster port, which it inherits
+//!     ├── worker 0   connects to the cluster port
+//!     └── worker …
+//! ```
 //!
-//! In reading order: `control` (the link), `inherit` (which process am I), `place` (the inside of a
-//! child), `joining`, `agent` and `worker` (what the user's functions get), `master`.
+//! [`Master::builder`] describes the cluster. The same `main` runs in every process; which one it is
+//! in, it learns from the control link, a unix socket that a child finds as its fd 0. Nothing of it
+//! is in arguments or environment, but for the master's pid, which proves nothing alone.
+//!
+//! - **Start**: the agent; when it is ready, the workers; when all are ready, `cluster_ready`. Who
+//!   fails or is not ready in time ends the start, with exit code 1 and its name.
+//! - **Life**: the life of a process is that of its function. After the start a death never ends the
+//!   master: the place is filled again, at once after ten healthy seconds, else after a pause that
+//!   doubles up to 30 s. While the agent is away, connections wait on the port.
+//! - **Stop**: SIGTERM, SIGINT or SIGQUIT to the master. Workers first, then the agent: SIGTERM to
+//!   the process group, SIGKILL after `stop_timeout`. A second signal kills at once, in the same
+//!   order. When a process is gone, what is left of its group is killed.
+//! - **Loss**: without their master all processes exit by themselves, with code 110, blocked and
+//!   stopped ones too, and take their process groups with them.
+//!
+//! [`Exit`] has the table of exit codes. Limits: a process that leaves its group (`setsid`) is on
+//! its own. SIGHUP is not handled; it ends the master as a SIGKILL does. Only on Linux are stopped
+//! children woken, and processes that children started killed, when the master is lost.
+
+// In reading order; a room imports only those before it.
+mod control;
+mod name;
+
+mod inherit;
+mod place;
+
+mod joining;
 
 mod agent;
-mod control;
-mod inherit;
-mod joining;
-mod master;
-mod name;
-mod place;
-mod role;
 mod worker;
 
-pub use agent::Agent;
-pub use joining::Joining;
-pub use master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle};
-pub use name::{Exit, ProcessName};
-pub use worker::Worker;
+mod role;
+
+mod master;
+
+pub use self::{
+    agent::Agent,
+    joining::Joining,
+    master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
+    name::{Exit, ProcessName},
+    worker::Worker,
+};

@@ -87,10 +87,6 @@ impl Batch {
         self.queued + self.staged
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Whether small frames can still be added to the write that comes next.
     pub(crate) fn has_room(&self) -> bool {
         self.queued_small + self.staged < MAX_WRITE

@@ -22,7 +22,7 @@ pub(crate) use self::{
 };
 
 /// Generated from `proto/`.
-#[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(unreachable_pub, reason = "generated code")]
 pub(crate) mod pb {
     include!(concat!(env!("OUT_DIR"), "/cluster.v1.rs"));
 }

@@ -265,10 +265,6 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    pub(crate) fn server(&self) -> &Arc<LocalServer> {
-        &self.server
-    }
-
     /// From now on the leader takes links.
     pub(crate) fn open(&self, leader: Arc<dyn Lead>) {
         self.server.set(&self.channel, Some(Slot::Ready(leader)));

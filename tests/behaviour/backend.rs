@@ -13,7 +13,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 
 /// What a stream of the upstream gives.
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(crate) enum Step {
     Value(String),
     Error(String),
     End,
@@ -21,47 +21,47 @@ pub enum Step {
 }
 
 #[derive(Debug, Default)]
-pub struct Backend {
-    pub connects: AtomicU64,
-    pub fail_connect: AtomicBool,
-    pub closes: AtomicU64,
+pub(crate) struct Backend {
+    pub(crate) connects: AtomicU64,
+    pub(crate) fail_connect: AtomicBool,
+    pub(crate) closes: AtomicU64,
     /// How often each key was subscribed, and how many streams of it are open.
-    pub subscribes: Mutex<BTreeMap<String, usize>>,
-    pub open: Mutex<BTreeMap<String, usize>>,
+    pub(crate) subscribes: Mutex<BTreeMap<String, usize>>,
+    pub(crate) open: Mutex<BTreeMap<String, usize>>,
     /// Current values, which a new stream gives first.
-    pub values: Mutex<BTreeMap<String, String>>,
+    pub(crate) values: Mutex<BTreeMap<String, String>>,
     streams: Mutex<Vec<(String, mpsc::UnboundedSender<Step>)>>,
     /// What is registered, and every publish and unpublish in order.
-    pub registered: Mutex<BTreeSet<(String, String)>>,
-    pub log: Mutex<Vec<String>>,
-    pub fail_publish: AtomicUsize,
-    pub calls: AtomicU64,
-    pub cancelled: AtomicU64,
+    pub(crate) registered: Mutex<BTreeSet<(String, String)>>,
+    pub(crate) log: Mutex<Vec<String>>,
+    pub(crate) fail_publish: AtomicUsize,
+    pub(crate) calls: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
     /// Calls of `slow` wait for it.
-    pub gate: Notify,
-    pub work: Mutex<VecDeque<String>>,
-    pub work_added: Notify,
-    pub work_taken: AtomicU64,
+    pub(crate) gate: Notify,
+    pub(crate) work: Mutex<VecDeque<String>>,
+    pub(crate) work_added: Notify,
+    pub(crate) work_taken: AtomicU64,
     health: Mutex<Option<broadcast::Sender<Health>>>,
 }
 
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Backend {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 
     /// Changes a value and tells the open streams of the key.
-    pub fn set(&self, key: &str, value: &str) {
+    pub(crate) fn set(&self, key: &str, value: &str) {
         lock(&self.values).insert(key.to_owned(), value.to_owned());
         self.inject(key, Step::Value(value.to_owned()));
     }
 
     /// Gives a step to the open streams of the key; true if there was one.
-    pub fn inject(&self, key: &str, step: Step) -> bool {
+    pub(crate) fn inject(&self, key: &str, step: Step) -> bool {
         let mut given = false;
         lock(&self.streams).retain(|(name, stream)| {
             if name == key {
@@ -72,7 +72,7 @@ impl Backend {
         given
     }
 
-    pub fn stream(self: &Arc<Self>, key: &str) -> impl futures::Stream<Item = Step> + use<> {
+    pub(crate) fn stream(self: &Arc<Self>, key: &str) -> impl futures::Stream<Item = Step> + use<> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *lock(&self.subscribes).entry(key.to_owned()).or_default() += 1;
         *lock(&self.open).entry(key.to_owned()).or_default() += 1;
@@ -90,15 +90,15 @@ impl Backend {
         })
     }
 
-    pub fn subscribes(&self, key: &str) -> usize {
+    pub(crate) fn subscribes(&self, key: &str) -> usize {
         lock(&self.subscribes).get(key).copied().unwrap_or_default()
     }
 
-    pub fn open_streams(&self, key: &str) -> usize {
+    pub(crate) fn open_streams(&self, key: &str) -> usize {
         lock(&self.open).get(key).copied().unwrap_or_default()
     }
 
-    pub fn register(&self, key: &str, url: &str) -> Result<(), String> {
+    pub(crate) fn register(&self, key: &str, url: &str) -> Result<(), String> {
         let fail = self.fail_publish.try_update(SeqCst, SeqCst, |left| left.checked_sub(1));
         if fail.is_ok() {
             lock(&self.log).push(format!("refuse {key}={url}"));
@@ -109,25 +109,25 @@ impl Backend {
         Ok(())
     }
 
-    pub fn unregister(&self, key: &str, url: &str) {
+    pub(crate) fn unregister(&self, key: &str, url: &str) {
         lock(&self.log).push(format!("unpublish {key}={url}"));
         lock(&self.registered).remove(&(key.to_owned(), url.to_owned()));
     }
 
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         lock(&self.log).clone()
     }
 
-    pub fn registered(&self) -> Vec<String> {
+    pub(crate) fn registered(&self) -> Vec<String> {
         lock(&self.registered).iter().map(|(key, url)| format!("{key}={url}")).collect()
     }
 
-    pub fn add_work(&self, item: &str) {
+    pub(crate) fn add_work(&self, item: &str) {
         lock(&self.work).push_back(item.to_owned());
         self.work_added.notify_one();
     }
 
-    pub async fn next_work(&self) -> String {
+    pub(crate) async fn next_work(&self) -> String {
         loop {
             let added = self.work_added.notified();
             if let Some(item) = lock(&self.work).pop_front() {
@@ -138,12 +138,12 @@ impl Backend {
         }
     }
 
-    pub fn health(&self) -> broadcast::Receiver<Health> {
+    pub(crate) fn health(&self) -> broadcast::Receiver<Health> {
         let mut health = lock(&self.health);
         health.get_or_insert_with(|| broadcast::channel(16).0).subscribe()
     }
 
-    pub fn report(&self, report: Health) {
+    pub(crate) fn report(&self, report: Health) {
         let health = lock(&self.health).clone().expect("a client has subscribed to its health");
         health.send(report).expect("a client listens");
     }

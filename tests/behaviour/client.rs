@@ -2,7 +2,7 @@
 
 /// What the client can fail with.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub enum RegistryError {
+pub(crate) enum RegistryError {
     Refused(String),
     NotFound {
         key: String,
@@ -42,7 +42,7 @@ impl cluster_client::ErrorCode for RegistryError {
 
 /// An error that can't cross by value.
 #[derive(Debug)]
-pub struct PlainError(pub cluster_client::Error);
+pub(crate) struct PlainError(pub(crate) cluster_client::Error);
 
 impl From<cluster_client::Error> for PlainError {
     fn from(error: cluster_client::Error) -> Self {
@@ -57,26 +57,26 @@ impl std::fmt::Display for PlainError {
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Registration {
-    pub key: String,
-    pub url: String,
-    pub weight: u32,
+pub(crate) struct Registration {
+    pub(crate) key: String,
+    pub(crate) url: String,
+    pub(crate) weight: u32,
 }
 
 impl Registration {
-    pub fn new(key: &str, url: &str) -> Self {
+    pub(crate) fn new(key: &str, url: &str) -> Self {
         Self { key: key.to_owned(), url: url.to_owned(), weight: 1 }
     }
 }
 
 macro_rules! registry {
     ($name:ident, $codec:ident) => {
-        pub struct $name(pub std::sync::Arc<crate::backend::Backend>);
+        pub(crate) struct $name(pub(crate) std::sync::Arc<crate::backend::Backend>);
 
         #[cluster_client::cluster_client(codec = $codec)]
         impl $name {
             #[connect]
-            pub async fn connect(
+            pub(crate) async fn connect(
                 backend: std::sync::Arc<crate::backend::Backend>,
             ) -> Result<Self, RegistryError> {
                 backend.connects.fetch_add(1, SeqCst);
@@ -87,7 +87,10 @@ macro_rules! registry {
             }
 
             #[subscribe]
-            pub fn watch(&self, key: &str) -> impl Stream<Item = Result<String, RegistryError>> {
+            pub(crate) fn watch(
+                &self,
+                key: &str,
+            ) -> impl Stream<Item = Result<String, RegistryError>> {
                 self.0.stream(key).map(|step| match step {
                     Step::Value(value) => Ok(value),
                     Step::Error(reason) => Err(RegistryError::Refused(reason)),
@@ -97,7 +100,7 @@ macro_rules! registry {
 
             /// Refuses keys that start with `no`.
             #[subscribe]
-            pub async fn watch_known(
+            pub(crate) async fn watch_known(
                 &self,
                 key: String,
             ) -> Result<impl Stream<Item = String>, RegistryError> {
@@ -113,17 +116,23 @@ macro_rules! registry {
             }
 
             #[subscribe(quiet = "3s")]
-            pub fn ticks(&self, key: &str) -> impl Stream<Item = Result<String, RegistryError>> {
+            pub(crate) fn ticks(
+                &self,
+                key: &str,
+            ) -> impl Stream<Item = Result<String, RegistryError>> {
                 self.watch(key)
             }
 
             #[subscribe(deliver = "one")]
-            pub fn work(&self) -> impl Stream<Item = String> {
+            pub(crate) fn work(&self) -> impl Stream<Item = String> {
                 futures::stream::unfold((), |()| async { Some((self.0.next_work().await, ())) })
             }
 
             #[publish(key = (&registration.key, &registration.url))]
-            pub async fn publish(&self, registration: Registration) -> Result<(), RegistryError> {
+            pub(crate) async fn publish(
+                &self,
+                registration: Registration,
+            ) -> Result<(), RegistryError> {
                 self.0
                     .register(
                         &registration.key,
@@ -133,7 +142,10 @@ macro_rules! registry {
             }
 
             #[unpublish]
-            pub async fn unpublish(&self, registration: Registration) -> Result<(), RegistryError> {
+            pub(crate) async fn unpublish(
+                &self,
+                registration: Registration,
+            ) -> Result<(), RegistryError> {
                 self.0.unregister(
                     &registration.key,
                     &format!("{}#{}", registration.url, registration.weight),
@@ -142,24 +154,24 @@ macro_rules! registry {
             }
 
             #[invoke]
-            pub async fn echo(&self, bytes: Vec<u8>) -> Result<Vec<u8>, RegistryError> {
+            pub(crate) async fn echo(&self, bytes: Vec<u8>) -> Result<Vec<u8>, RegistryError> {
                 self.0.calls.fetch_add(1, SeqCst);
                 Ok(bytes)
             }
 
             #[invoke]
-            pub async fn get(&self, key: &str) -> Result<String, RegistryError> {
+            pub(crate) async fn get(&self, key: &str) -> Result<String, RegistryError> {
                 let value = crate::backend::lock(&self.0.values).get(key).cloned();
                 value.ok_or_else(|| RegistryError::NotFound { key: key.to_owned() })
             }
 
             #[invoke]
-            pub async fn plain(&self) -> Result<(), PlainError> {
+            pub(crate) async fn plain(&self) -> Result<(), PlainError> {
                 Err(PlainError(cluster_client::Error::new(ErrorKind::Io, "disk on fire")))
             }
 
             #[invoke]
-            pub async fn many(
+            pub(crate) async fn many(
                 &self,
                 a: &str,
                 b: &[u32],
@@ -170,7 +182,7 @@ macro_rules! registry {
             }
 
             #[invoke]
-            pub async fn slow(&self) -> Result<u64, RegistryError> {
+            pub(crate) async fn slow(&self) -> Result<u64, RegistryError> {
                 struct Cancelled<'a>(&'a crate::backend::Backend, bool);
                 impl Drop for Cancelled<'_> {
                     fn drop(&mut self) {
@@ -187,22 +199,22 @@ macro_rules! registry {
             }
 
             #[invoke(idempotent)]
-            pub async fn slow_idempotent(&self) -> Result<u64, RegistryError> {
+            pub(crate) async fn slow_idempotent(&self) -> Result<u64, RegistryError> {
                 self.slow().await
             }
 
             #[invoke(share)]
-            pub async fn shared(&self, key: &str) -> Result<String, RegistryError> {
+            pub(crate) async fn shared(&self, key: &str) -> Result<String, RegistryError> {
                 self.slow().await.map(|call| format!("{key} {call}"))
             }
 
             #[invoke(timeout = "300ms")]
-            pub async fn hasty(&self) -> Result<u64, RegistryError> {
+            pub(crate) async fn hasty(&self) -> Result<u64, RegistryError> {
                 self.slow().await
             }
 
             #[invoke(oneway)]
-            pub async fn note(&self, text: String) -> Result<(), RegistryError> {
+            pub(crate) async fn note(&self, text: String) -> Result<(), RegistryError> {
                 if text == "fail" {
                     return Err(RegistryError::Refused(text));
                 }
@@ -211,7 +223,7 @@ macro_rules! registry {
             }
 
             #[invoke]
-            pub async fn panic(&self) -> Result<(), RegistryError> {
+            pub(crate) async fn panic(&self) -> Result<(), RegistryError> {
                 panic!("asked to")
             }
 
@@ -228,7 +240,7 @@ macro_rules! registry {
             }
 
             /// Not marked, so that it can't be reached over the wire.
-            #[allow(dead_code)]
+            #[expect(dead_code, reason = "it is here to be out of reach")]
             fn secret(&self) -> &'static str {
                 "secret"
             }
@@ -236,7 +248,7 @@ macro_rules! registry {
     };
 }
 
-pub mod packed {
+pub(crate) mod packed {
     use std::sync::atomic::Ordering::SeqCst;
 
     use cluster_client::ErrorKind;
@@ -248,7 +260,7 @@ pub mod packed {
     registry!(Registry, MessagePack);
 }
 
-pub mod json {
+pub(crate) mod json {
     use std::sync::atomic::Ordering::SeqCst;
 
     use cluster_client::ErrorKind;

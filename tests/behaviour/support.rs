@@ -6,13 +6,13 @@ use cluster_client::{Change, Cluster, ClusterClient, Options, Role, Subscription
 
 use crate::backend::Backend;
 
-pub const TOKEN: &[u8] = b"a token of the tests";
+pub(crate) const TOKEN: &[u8] = b"a token of the tests";
 
 /// Longest time that anything in a test may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Short timings, so that tests of loss take no longer than needed.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         heartbeat: Duration::from_millis(100),
         stale_after: Duration::from_millis(400),
@@ -26,24 +26,24 @@ pub fn options() -> Options {
 
 /// Where the user of a test sits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Place {
+pub(crate) enum Place {
     Leader,
     Follower,
     Single,
 }
 
 /// A leader, and the end that the test uses.
-pub struct Cast<T: ClusterClient> {
-    pub leader: Cluster<T>,
-    pub user: Cluster<T>,
-    pub backend: Arc<Backend>,
+pub(crate) struct Cast<T: ClusterClient> {
+    pub(crate) leader: Cluster<T>,
+    pub(crate) user: Cluster<T>,
+    pub(crate) backend: Arc<Backend>,
 }
 
-pub async fn cast<T: ClusterClient<Options = Arc<Backend>>>(place: Place) -> Cast<T> {
+pub(crate) async fn cast<T: ClusterClient<Options = Arc<Backend>>>(place: Place) -> Cast<T> {
     cast_with(place, options()).await
 }
 
-pub async fn cast_with<T: ClusterClient<Options = Arc<Backend>>>(
+pub(crate) async fn cast_with<T: ClusterClient<Options = Arc<Backend>>>(
     place: Place,
     options: Options,
 ) -> Cast<T> {
@@ -59,11 +59,11 @@ pub async fn cast_with<T: ClusterClient<Options = Arc<Backend>>>(
     Cast { leader, user, backend }
 }
 
-pub fn port<T: ClusterClient>(cluster: &Cluster<T>) -> u16 {
+pub(crate) fn port<T: ClusterClient>(cluster: &Cluster<T>) -> u16 {
     Cluster::port(cluster).expect("it has a port")
 }
 
-pub async fn single<T: ClusterClient<Options = Arc<Backend>>>(
+pub(crate) async fn single<T: ClusterClient<Options = Arc<Backend>>>(
     backend: &Arc<Backend>,
     options: Options,
 ) -> Cluster<T> {
@@ -79,7 +79,7 @@ pub async fn single<T: ClusterClient<Options = Arc<Backend>>>(
         .expect("a single client starts")
 }
 
-pub async fn lead<T: ClusterClient<Options = Arc<Backend>>>(
+pub(crate) async fn lead<T: ClusterClient<Options = Arc<Backend>>>(
     backend: &Arc<Backend>,
     port: u16,
     options: Options,
@@ -94,7 +94,7 @@ pub async fn lead<T: ClusterClient<Options = Arc<Backend>>>(
         .expect("a leader starts")
 }
 
-pub async fn follow<T: ClusterClient>(port: u16, options: Options) -> Cluster<T> {
+pub(crate) async fn follow<T: ClusterClient>(port: u16, options: Options) -> Cluster<T> {
     Cluster::<T>::builder()
         .role(Role::Follower)
         .port(port)
@@ -106,7 +106,7 @@ pub async fn follow<T: ClusterClient>(port: u16, options: Options) -> Cluster<T>
 }
 
 /// Waits until something holds, with a deadline.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -116,7 +116,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Bounds a wait.
-pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,
         Err(_) => panic!("took too long: {what}"),
@@ -124,7 +124,7 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// A change as a short text.
-pub async fn next<T: std::fmt::Display + std::fmt::Debug + Send + Sync + 'static>(
+pub(crate) async fn next<T: std::fmt::Display + std::fmt::Debug + Send + Sync + 'static>(
     subscription: &mut Subscription<T>,
 ) -> String {
     match soon("the next change", subscription.changed()).await {

@@ -26,8 +26,7 @@ use std::{
 };
 
 use cluster_client::{
-    Agent, Error, ErrorKind, Master, Result, Worker,
-    process::{MasterBuilder, MasterEvent, MasterHandle},
+    Agent, Error, ErrorKind, Master, MasterBuilder, MasterEvent, MasterHandle, Result, Worker,
 };
 
 pub(crate) fn main() -> ExitCode {

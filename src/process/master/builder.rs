@@ -429,6 +429,12 @@ mod tests {
     }
 
     #[test]
+    fn a_run_can_be_spawned() {
+        fn is_send<T: Send>(_: &T) {}
+        is_send(&whole().run());
+    }
+
+    #[test]
     fn defaults_are_those_of_the_documentation() {
         let (setup, _) = whole().set_up().unwrap();
         let cores = thread::available_parallelism().unwrap().get();
