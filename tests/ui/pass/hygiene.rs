@@ -42,7 +42,7 @@ mod client {
 
     pub struct Client(u64);
 
-    #[cluster_client(trait = pub Methods, error = Error)]
+    #[cluster_client(trait = pub Methods)]
     impl Client {
         #[connect]
         async fn connect(options: u64, error: u64) -> Answer<Self> {
@@ -66,13 +66,13 @@ mod client {
         }
 
         #[invoke(share)]
-        async fn call(&self, result: u64, core: u64, index: u64) -> u64 {
-            result + core + index + self.0
+        async fn call(&self, result: u64, core: u64, index: u64) -> Answer<u64> {
+            ::std::result::Result::Ok(result + core + index + self.0)
         }
 
         #[invoke]
-        async fn r#type(&self, r#match: u64) -> u64 {
-            r#match
+        async fn r#type(&self, r#match: u64) -> Answer<u64> {
+            ::std::result::Result::Ok(r#match)
         }
 
         #[invoke(oneway)]
@@ -81,8 +81,8 @@ mod client {
         }
 
         #[invoke]
-        async fn clone(&self) -> u64 {
-            self.0
+        async fn clone(&self) -> Answer<u64> {
+            ::std::result::Result::Ok(self.0)
         }
 
         #[close]

@@ -1,5 +1,5 @@
-//! Generated code is quiet under strict lints; `tests/ui.rs` also takes this file in as a module,
-//! so that clippy reads it.
+//! Generated code is quiet under strict lints. `tests/ui.rs` takes this file in as a module too, so
+//! that clippy reads it.
 
 #![deny(warnings, missing_docs, missing_debug_implementations, unreachable_pub, unused)]
 #![deny(unused_qualifications, unused_results, rust_2018_idioms, let_underscore_drop)]
@@ -108,4 +108,4 @@ impl StrictClient {
     async fn close(&self) {}
 }
 
-fn main() {}
+pub(crate) fn main() {}
