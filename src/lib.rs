@@ -73,6 +73,7 @@ mod protocol;
 mod server;
 mod spec;
 
+#[doc = include_str!("attribute.md")]
 pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]

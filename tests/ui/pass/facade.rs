@@ -3,7 +3,7 @@
 #![deny(warnings)]
 
 use cluster_client::{Cluster, Error, Subscription, cluster_client};
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 
 struct Client;
 
@@ -38,8 +38,9 @@ impl Client {
 struct Fake;
 
 impl Registry for Fake {
-    fn values(&self, _key: &str) -> Subscription<u64> {
-        unimplemented!()
+    fn values(&self, key: &str) -> Subscription<u64> {
+        let len = key.len() as u64;
+        Subscription::from_stream(stream::iter([len]).chain(stream::pending()))
     }
 
     async fn get(&self, key: &str) -> Result<u64, Error> {
@@ -65,6 +66,7 @@ fn spawn(registry: impl Registry + Send + Sync + 'static) -> tokio::task::JoinHa
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     assert_eq!(user(&Fake).await.unwrap(), 3);
+    assert_eq!(*Fake.values("abc").ready().await.unwrap(), 3);
     assert_eq!(spawn(Fake).await.unwrap(), 3);
     let _ = |client: Cluster<Client>| spawn(client);
 }

@@ -108,4 +108,6 @@ impl StrictClient {
     async fn close(&self) {}
 }
 
-pub(crate) fn main() {}
+pub(crate) fn main() {
+    let _client = StrictClient::default();
+}
