@@ -11,6 +11,9 @@ use crate::model::{Answer, Client, Key, Kind, Method, Param, Subscribe};
 pub(super) fn implementation(client: &Client) -> TokenStream {
     let Client { ty, proxy, .. } = client;
     let options = options_type(client);
+    let place =
+        client.connect.params.first().map_or(client.connect.ident.span(), |param| param.ty.span());
+    let options_item = show_at(place, quote!(type Options = #options;));
     let spec = spec::spec(client);
     let connect = connect(client, &options);
     let call = call(client);
@@ -22,7 +25,7 @@ pub(super) fn implementation(client: &Client) -> TokenStream {
     quote! {
         #[automatically_derived]
         impl __cluster::ClusterClient for #ty {
-            type Options = #options;
+            #options_item
             type Proxy = #proxy;
             #spec
 

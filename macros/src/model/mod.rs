@@ -2,6 +2,7 @@
 //! fail.
 
 mod attributes;
+mod lifecycle;
 mod methods;
 mod pairs;
 mod signature;
@@ -12,7 +13,8 @@ use quote::{ToTokens, format_ident, quote};
 use syn::{Attribute, Ident, ItemImpl, Path, Type, Visibility, ext::IdentExt};
 
 pub(crate) use self::{
-    methods::{Answer, Close, Connect, Health, Key, Kind, Method, Subscribe, subscription},
+    lifecycle::{Close, Connect, Health},
+    methods::{Answer, Key, Kind, Method, Subscribe, subscription},
     signature::Param,
 };
 use crate::{
@@ -86,9 +88,9 @@ pub(crate) fn check(args: ClientArgs, source: Source, errors: &mut Errors) -> Op
     let methods = methods::check(&marked, &pairs::find(&marked, errors), &context, errors);
     let connect = the_connect(&marked, &ident, &ty, errors);
     let health = at_most_one("health", &marked, errors);
-    let health = health.and_then(|marked| methods::health(marked, errors));
+    let health = health.and_then(|marked| lifecycle::health(marked, errors));
     let close = at_most_one("close", &marked, errors);
-    let close = close.and_then(|marked| methods::close(marked, errors));
+    let close = close.and_then(|marked| lifecycle::close(marked, errors));
     Some(Client {
         connect: connect?,
         proxy: format_ident!("{}Proxy", ident),
@@ -126,7 +128,7 @@ fn client_path<'a>(header: &'a ItemImpl, errors: &mut Errors) -> Option<&'a Path
     if let (true, Some(clause)) = (errors.count() == before, &header.generics.where_clause) {
         errors.at(clause, "the `impl` of a shared client cannot have a `where` clause; remove it");
     }
-    let path = match &*header.self_ty {
+    let path = match signature::ungrouped(&header.self_ty) {
         Type::Path(path) if path.qself.is_none() => Some(&path.path),
         _ => None,
     };
@@ -182,7 +184,7 @@ fn the_connect(
              `#[connect] async fn connect(options: Options) -> Result<Self, Error>`",
         );
     }
-    connect.and_then(|marked| methods::connect(marked, ty, errors))
+    connect.and_then(|marked| lifecycle::connect(marked, ty, errors))
 }
 
 /// The method with this mark; more than one is a mistake.

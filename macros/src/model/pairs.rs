@@ -130,7 +130,7 @@ fn named(input: &FnArg) -> Option<(&Ident, &Type)> {
 }
 
 fn is_reference(ty: &Type) -> bool {
-    matches!(ty, Type::Reference(_))
+    matches!(signature::ungrouped(ty), Type::Reference(_))
 }
 
 fn count(arguments: usize) -> String {

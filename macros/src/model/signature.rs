@@ -84,6 +84,14 @@ pub(crate) fn check_receiver(sig: &Signature, errors: &mut Errors) {
     errors.at(receiver, message);
 }
 
+/// The type itself, where a `macro_rules!` put its `$ty:ty` between delimiters that cannot be seen.
+pub(crate) fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => ungrouped(&group.elem),
+        ty => ty,
+    }
+}
+
 fn is_shared_reference(ty: &Type) -> bool {
     // What is behind the reference is left to rustc: `self: &Arc<Self>` is refused there.
     matches!(ty, Type::Reference(TypeReference { mutability: None, .. }))
@@ -132,7 +140,7 @@ fn is_conditional(attr: &syn::Attribute) -> bool {
 }
 
 fn referent<'a>(ty: &'a Type, errors: &mut Errors) -> (&'a Type, bool) {
-    match ty {
+    match ungrouped(ty) {
         Type::Reference(reference) => {
             // Of a lifetime parameter it is said that the method cannot have it.
             if let Some(lifetime) = &reference.lifetime
@@ -151,9 +159,8 @@ fn referent<'a>(ty: &'a Type, errors: &mut Errors) -> (&'a Type, bool) {
                      another process; return it",
                 );
             }
-            (&reference.elem, true)
+            (ungrouped(&reference.elem), true)
         }
-        Type::Group(group) => referent(&group.elem, errors),
         ty => (ty, false),
     }
 }

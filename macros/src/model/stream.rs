@@ -79,7 +79,7 @@ pub(crate) fn in_result(
     ty: &Type,
     replacement: impl FnOnce(&Yield) -> TokenStream,
 ) -> Option<(Yield, TokenStream)> {
-    let mut ty = ty.clone();
+    let mut ty = super::signature::ungrouped(ty).clone();
     let last = match &mut ty {
         Type::Path(path) => path.path.segments.last_mut()?,
         _ => return None,

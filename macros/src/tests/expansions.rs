@@ -216,3 +216,37 @@ fn the_users_block_comes_out_as_it_went_in() {
     assert!(text.starts_with(&expected.to_string()), "{text}");
     assert!(!text.contains("compile_error"), "{text}");
 }
+
+#[test]
+fn generated_code_names_no_other_crate() {
+    let item = client_with(quote! {
+        #[subscribe]
+        async fn values(&self, id: &str) -> Result<impl Stream<Item = Result<u64, Error>>, Error> {}
+        #[publish(key = id)]
+        async fn put(&self, id: &str, rest: &[u8]) -> Result<(), Error> {}
+        #[unpublish]
+        async fn remove(&self, id: &str, rest: &[u8]) -> Result<(), Error> {}
+        #[invoke(oneway)]
+        fn log(&self) {}
+        #[health]
+        fn health(&self) -> impl Stream<Item = Health> {}
+        #[close]
+        async fn close(&self) {}
+    });
+    let text = expanded(quote!(trait = Methods), item);
+    let text: String = text.split_whitespace().collect();
+    let roots = text.match_indices("::").filter(|(place, _)| {
+        let before = text[..*place].chars().next_back().unwrap_or(' ');
+        !before.is_alphanumeric() && !"_>)}".contains(before)
+    });
+    for (place, _) in roots {
+        let root = &text[place + 2..];
+        assert!(
+            ["core::", "std::", "cluster_client::", "<"]
+                .iter()
+                .any(|known| root.starts_with(known)),
+            "{}",
+            &text[place.saturating_sub(40)..(place + 40).min(text.len())]
+        );
+    }
+}
