@@ -2,12 +2,13 @@
 
 use std::{fmt, time::Duration};
 
+use cluster_client::{ErrorCode, Health, cluster_client};
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    lease::Lease,
+    lease::{Lease, Pulse},
     watch::{self, Target, Watch},
 };
 
@@ -67,12 +68,14 @@ impl fmt::Debug for ConfigClient {
     }
 }
 
+#[cluster_client]
 impl ConfigClient {
     /// Connects, and proves it by the grant of the lease.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Unreachable`] where no etcd answers.
+    #[connect]
     pub async fn connect(options: ConfigOptions) -> Result<Self, ConfigError> {
         let connect = ConnectOptions::new()
             .with_connect_timeout(CONNECT)
@@ -85,6 +88,7 @@ impl ConfigClient {
     }
 
     /// The value of a key, now and from now on; `None` while it has none.
+    #[subscribe]
     pub fn watch(
         &self,
         key: &str,
@@ -95,6 +99,7 @@ impl ConfigClient {
     }
 
     /// The instances of a service, now and from now on, sorted by address.
+    #[subscribe]
     pub fn instances(
         &self,
         service: &str,
@@ -114,6 +119,7 @@ impl ConfigClient {
     /// # Errors
     ///
     /// [`ConfigError`] where etcd did not take it.
+    #[publish(key = (&instance.service, &instance.address))]
     pub async fn register(&self, instance: Instance) -> Result<(), ConfigError> {
         let mut etcd = self.etcd.kv_client();
         let mut lease = self.lease.id().await?;
@@ -134,6 +140,7 @@ impl ConfigClient {
     /// # Errors
     ///
     /// [`ConfigError`] where etcd did not take it.
+    #[unpublish]
     pub async fn deregister(&self, instance: Instance) -> Result<(), ConfigError> {
         self.etcd.kv_client().delete(instance.key(), None).await?;
         Ok(())
@@ -144,6 +151,7 @@ impl ConfigClient {
     /// # Errors
     ///
     /// [`ConfigError`] where etcd did not answer.
+    #[invoke(idempotent, share)]
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, ConfigError> {
         let response = self.etcd.kv_client().get(key, None).await?;
         Ok(response.kvs().first().map(|kv| watch::entry(kv).1))
@@ -154,12 +162,24 @@ impl ConfigClient {
     /// # Errors
     ///
     /// [`ConfigError`] where etcd did not take it, or where that is unknown.
+    #[invoke]
     pub async fn put(&self, key: &str, value: &str) -> Result<i64, ConfigError> {
         let response = self.etcd.kv_client().put(key, value, None).await?;
         Ok(response.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
+    /// Whether etcd is there. When it is back, registrations are made again: the lease that they
+    /// were bound to may have expired meanwhile.
+    #[health]
+    fn health(&self) -> impl Stream<Item = Health> + Send + use<> {
+        self.lease.changes().map(|pulse| match pulse {
+            Pulse::Alive(_) => Health::Restored,
+            Pulse::Lost(cause) => Health::Lost(cause),
+        })
+    }
+
     /// Gives the lease back.
+    #[close]
     pub async fn close(&self) {
         self.lease.revoke().await;
     }
@@ -172,12 +192,14 @@ const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// Why etcd gave no value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ConfigError {
     /// It did not answer; whether a write was done is unknown.
     Unreachable(String),
     /// It answered with an error.
     Refused(String),
+    /// The way to the process that holds the connection is the problem, not etcd.
+    Cluster(cluster_client::Error),
 }
 
 impl fmt::Display for ConfigError {
@@ -185,11 +207,28 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Unreachable(cause) => write!(f, "etcd can't be reached: {cause}"),
             Self::Refused(cause) => write!(f, "etcd refused: {cause}"),
+            Self::Cluster(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ErrorCode for ConfigError {
+    fn code(&self) -> String {
+        match self {
+            Self::Unreachable(_) => "UNREACHABLE".to_owned(),
+            Self::Refused(_) => "REFUSED".to_owned(),
+            Self::Cluster(error) => error.kind().to_string(),
+        }
+    }
+}
+
+impl From<cluster_client::Error> for ConfigError {
+    fn from(error: cluster_client::Error) -> Self {
+        Self::Cluster(error)
+    }
+}
 
 impl From<etcd_client::Error> for ConfigError {
     fn from(error: etcd_client::Error) -> Self {

@@ -6,7 +6,7 @@ use config_center::client::{ConfigClient, ConfigError, ConfigOptions, Entry, Ins
 use futures::{Stream, StreamExt};
 use tokio::time::timeout;
 
-use crate::support::{DEADLINE, Etcd};
+use crate::support::{DEADLINE, Etcd, eventually};
 
 fn options(etcd: &Etcd) -> ConfigOptions {
     ConfigOptions { endpoints: vec![etcd.url()], lease_ttl: Duration::from_secs(2) }
@@ -38,25 +38,12 @@ fn value(entry: Option<Entry>) -> Option<String> {
     entry.map(|entry| entry.value)
 }
 
-/// Polls until it holds.
-async fn eventually<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let poll = async {
-        loop {
-            if let Some(found) = probe().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(DEADLINE, poll).await.expect("it holds in time")
-}
-
 #[tokio::test]
 async fn a_watch_yields_the_current_value_and_each_later_one_in_order() {
     let etcd = Etcd::start();
     let client = connect(&etcd).await;
     let mut empty = pin!(client.watch("app/config"));
-    assert_eq!(next(&mut empty).await, Ok(None));
+    assert_eq!(next(&mut empty).await.expect("a value"), None);
 
     client.put("app/config", "v1").await.expect("put");
     let mut late = pin!(client.watch("app/config"));
@@ -73,7 +60,7 @@ async fn a_watch_yields_the_current_value_and_each_later_one_in_order() {
         assert_eq!(last, (2..=20).map(|i| format!("v{i}")).collect::<Vec<_>>());
     }
     etcd.client().await.delete("app/config", None).await.expect("delete");
-    assert_eq!(next(&mut late).await, Ok(None));
+    assert_eq!(next(&mut late).await.expect("a value"), None);
     let entry = client.get("app/config").await.expect("get");
     assert_eq!(entry, None);
 }
@@ -144,7 +131,7 @@ async fn an_instance_is_registered_until_its_client_closes() {
     let etcd = Etcd::start();
     let (one, two) = (connect(&etcd).await, connect(&etcd).await);
     let mut instances = pin!(one.instances("demo"));
-    assert_eq!(next(&mut instances).await, Ok(vec![]));
+    assert_eq!(next(&mut instances).await.expect("a value"), []);
 
     one.register(Instance::new("demo", "10.0.0.1:80")).await.expect("register");
     assert_eq!(next(&mut instances).await.expect("a value").len(), 1);
@@ -159,7 +146,8 @@ async fn an_instance_is_registered_until_its_client_closes() {
     assert_eq!(next(&mut instances).await.expect("a value").len(), 2);
     // What is bound to one lease goes as one update.
     two.close().await;
-    assert_eq!(next(&mut instances).await, Ok(vec![Instance::new("demo", "10.0.0.1:80")]));
+    let left = next(&mut instances).await.expect("a value");
+    assert_eq!(left, [Instance::new("demo", "10.0.0.1:80")]);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! A real etcd for one test: started on free ports of loopback, with data of its own, and killed
 //! when it is dropped.
 
+pub mod group;
+
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -10,6 +12,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 /// How long anything may take that has to happen. Long, for a machine that does much else besides.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -92,6 +95,18 @@ impl Etcd {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// How many connections clients have to it.
+    pub fn connections(&self) -> usize {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the connections of the host");
+        let to_us = format!("0100007F:{:04X}", self.client_port);
+        // Fields: number, local address, remote address, state; 01 is "established".
+        let is_ours = |line: &&str| {
+            let mut fields = line.split_whitespace().skip(2);
+            fields.next() == Some(&to_us) && fields.next() == Some("01")
+        };
+        table.lines().filter(is_ours).count()
+    }
+
     /// Whether it is healthy within the deadline; not, if it ended before.
     fn try_start(&mut self, port: u16) -> bool {
         let [client, peer] = [port, self.peer_port].map(|port| format!("http://127.0.0.1:{port}"));
@@ -130,6 +145,19 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Polls until it holds.
+pub async fn eventually<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let poll = async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, poll).await.expect("it holds in time")
 }
 
 /// `kill -SIGNAL PID`.
