@@ -171,7 +171,7 @@ impl ConfigClient {
     /// Whether etcd is there. When it is back, registrations are made again: the lease that they
     /// were bound to may have expired meanwhile.
     #[health]
-    fn health(&self) -> impl Stream<Item = Health> + Send + use<> {
+    pub fn health(&self) -> impl Stream<Item = Health> + Send + use<> {
         self.lease.changes().map(|pulse| match pulse {
             Pulse::Alive(_) => Health::Restored,
             Pulse::Lost(cause) => Health::Lost(cause),

@@ -142,10 +142,16 @@ impl Keeper {
         Ok(())
     }
 
+    /// Tells what changed; each try that fails while etcd is lost is no news.
     fn tell(&self, pulse: Pulse) {
         self.pulse.send_if_modified(|now| {
-            let is_new = *now != pulse;
-            *now = pulse;
+            let is_new = match (&*now, &pulse) {
+                (Pulse::Lost(_), Pulse::Lost(_)) => false,
+                (now, pulse) => now != pulse,
+            };
+            if is_new {
+                *now = pulse;
+            }
             is_new
         });
     }

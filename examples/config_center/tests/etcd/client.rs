@@ -2,6 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
+use cluster_client::Health;
 use config_center::client::{ConfigClient, ConfigError, ConfigOptions, Entry, Instance};
 use futures::{Stream, StreamExt};
 use tokio::time::timeout;
@@ -186,6 +187,35 @@ async fn a_registration_outlives_many_terms_of_its_lease() {
     assert!(alive > 0, "the lease expired");
     let bound = other.get("services/demo/10.0.0.1:80", None).await.expect("get");
     assert_eq!(bound.kvs().len(), 1);
+}
+
+#[tokio::test]
+async fn a_frozen_etcd_is_told_by_health_and_by_the_watch() {
+    let etcd = Etcd::start();
+    let client = connect(&etcd).await;
+    let mut watch = pin!(client.watch("app/config"));
+    next(&mut watch).await.expect("a value");
+    let mut health = pin!(client.health());
+
+    etcd.signal("STOP");
+    assert!(matches!(next(&mut health).await, Health::Lost(_)));
+    let lost = next(&mut watch).await;
+    assert!(matches!(lost, Err(ConfigError::Unreachable(_))), "{lost:?}");
+    etcd.signal("CONT");
+    assert_eq!(next(&mut health).await, Health::Restored);
+    assert_eq!(next_value(&mut watch).await.0, None);
+}
+
+#[tokio::test]
+async fn health_is_restored_when_a_lease_was_replaced() {
+    let etcd = Etcd::start();
+    let client = connect(&etcd).await;
+    let mut health = pin!(client.health());
+    let mut other = etcd.client().await;
+    let lease = other.leases().await.expect("leases").leases().first().expect("one lease").id();
+    other.lease_revoke(lease).await.expect("the lease is gone as if it had expired");
+    // The loss may be over before anybody looks.
+    while next(&mut health).await != Health::Restored {}
 }
 
 #[tokio::test]
