@@ -16,11 +16,12 @@ mod upstream;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode};
 
-use cluster_client::{Agent, Change, Cluster, Master, MasterBuilder, Worker};
+use cluster_client::{Agent, Change, Cluster, Master, Worker, process::MasterBuilder};
 
 use crate::{
     client::{Registration, RegistryClient, RegistryOptions},
-    stage::{Actor, Saw},
+    stage::{Actor, Saw, Stage},
+    upstream::Upstream,
 };
 
 /// The service whose instances register and find each other.
@@ -38,13 +39,21 @@ fn main() -> ExitCode {
     };
     // The children find the registry and the stage by these, which the first process sets.
     match (address(REGISTRY), address(STAGE)) {
-        (Some(registry), Some(stage)) => cluster(&args, registry, stage).main(),
-        _ => show::run(&args),
+        (Some(registry), Some(stage)) => cluster(args, registry, stage).main(),
+        _ => match (Upstream::start(), Stage::open()) {
+            (Ok(upstream), Ok(stage)) => cluster(args, upstream.address(), stage.address())
+                .observe(move |master| show::run(master, stage, upstream, args))
+                .main(),
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("can't listen: {error}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
 /// The cluster, as each of its processes describes it.
-fn cluster(args: &Args, registry: SocketAddr, stage: SocketAddr) -> MasterBuilder {
+fn cluster(args: Args, registry: SocketAddr, stage: SocketAddr) -> MasterBuilder {
     Master::builder()
         .workers(args.workers)
         .env(REGISTRY, registry.to_string())

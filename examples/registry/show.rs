@@ -2,57 +2,38 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
-    process::ExitCode,
     time::Duration,
 };
 
-use cluster_client::MasterHandle;
+use cluster_client::process::{MasterEvent, MasterHandle};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::{runtime, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
-    Args, SERVICE, cluster,
+    Args, SERVICE,
     stage::{Line, Saw, Stage},
     upstream::{Upstream, Visit},
 };
 
-type Outcome = Result<(), Box<dyn Error>>;
-
-/// The first process: starts the registry, then the cluster, then the show.
-pub(crate) fn run(args: &Args) -> ExitCode {
-    // The master belongs on the main thread: its children die with the thread that started them.
-    let result = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(play(args)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the show failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn play(args: &Args) -> Outcome {
-    let upstream = Upstream::start()?;
-    let stage = Stage::open()?;
-    let master = cluster(args, upstream.address(), stage.address).start().await?;
+/// Runs in the first process, beside the master.
+pub(crate) async fn run(mut master: MasterHandle, stage: Stage, upstream: Upstream, args: Args) {
     println!("the cluster port is {}", master.port());
     if args.keep {
         println!("up until ctrl-c");
-        tokio::signal::ctrl_c().await?;
-    } else {
-        let mut show = Show { stage, upstream, workers: args.workers as usize };
-        if timeout(PATIENCE, show.play()).await.is_err() {
-            master.stop().await?;
-            return Err(format!("not all of it happened within {PATIENCE:?}").into());
+        while let Some(event) = master.next_event().await {
+            match event {
+                MasterEvent::Started { process, pid, .. } => println!("{process} is pid {pid}"),
+                MasterEvent::Died(death) => println!("{death}"),
+                _ => {}
+            }
         }
+        return;
     }
-    master.stop().await?;
-    Ok(())
+    let mut show = Show { stage, upstream, workers: args.workers as usize };
+    match timeout(PATIENCE, show.play()).await {
+        Ok(()) => master.stop(),
+        Err(_) => master.fail(format!("not all of it happened within {PATIENCE:?}")),
+    }
 }
 
 struct Show {

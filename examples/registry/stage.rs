@@ -73,7 +73,7 @@ impl Actor {
 
 /// The side of the first process: everything that was said, in the order in which it came.
 pub(crate) struct Stage {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     lines: watch::Receiver<Vec<Line>>,
 }
 
@@ -90,6 +90,10 @@ impl Stage {
             }
         });
         Ok(Self { address, lines })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many lines there were so far: a point in time to wait from.

@@ -18,7 +18,7 @@ struct Args {
     etcd: Vec<String>,
     /// How many workers to run.
     #[arg(long, default_value_t = 4)]
-    workers: usize,
+    workers: u32,
     /// The key that each worker watches.
     #[arg(long, default_value = "app/config")]
     key: String,
