@@ -14,10 +14,10 @@ use config_center::report::{Event, Report};
 use super::{DEADLINE, send_signal};
 
 /// The key that the workers watch.
-pub const KEY: &str = "app/config";
+pub(crate) const KEY: &str = "app/config";
 
 /// A running program; it is stopped when it is dropped.
-pub struct Group {
+pub(crate) struct Group {
     master: Child,
     told: Arc<(Mutex<Told>, Condvar)>,
 }
@@ -30,7 +30,7 @@ struct Told {
 
 impl Group {
     /// Starts the program with these further arguments.
-    pub fn start(etcd: &str, workers: usize, args: &[&str]) -> Self {
+    pub(crate) fn start(etcd: &str, workers: usize, args: &[&str]) -> Self {
         let mut master = Command::new(env!("CARGO_BIN_EXE_config_center"))
             .args(["--json", "--etcd", etcd, "--key", KEY, "--lease-ttl", "2"])
             .args(["--workers", &workers.to_string()])
@@ -56,12 +56,12 @@ impl Group {
     }
 
     /// How many reports there were so far: a point in time to wait from.
-    pub fn now(&self) -> usize {
+    pub(crate) fn now(&self) -> usize {
         self.told.0.lock().expect("the reports").reports.len()
     }
 
     /// Waits until the reports since then say it.
-    pub fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         since: usize,
         what: &str,
@@ -83,7 +83,7 @@ impl Group {
     }
 
     /// Waits until that many processes reported an event like this; returns their pids by name.
-    pub fn wait_for_each(
+    pub(crate) fn wait_for_each(
         &self,
         since: usize,
         processes: usize,
@@ -101,7 +101,7 @@ impl Group {
     }
 
     /// Waits until that many workers have this value.
-    pub fn wait_for_value(
+    pub(crate) fn wait_for_value(
         &self,
         since: usize,
         workers: usize,
@@ -117,14 +117,14 @@ impl Group {
     }
 
     /// The pid of the process that holds the connection, once it told so.
-    pub fn wait_for_leader(&self, since: usize) -> u32 {
+    pub(crate) fn wait_for_leader(&self, since: usize) -> u32 {
         let leaders =
             self.wait_for_each(since, 1, "an agent leads", |event| *event == Event::Leads);
         leaders["agent"]
     }
 
     /// Asserts that each value could be read all the time, and that stale was told with a value.
-    pub fn assert_readable_throughout(&self) {
+    pub(crate) fn assert_readable_throughout(&self) {
         for report in &self.told.0.lock().expect("the reports").reports {
             assert!(!matches!(report.event, Event::Unreadable { .. }), "{report}");
             assert!(!matches!(report.event, Event::Stale { value: None, .. }), "{report}");
@@ -132,13 +132,13 @@ impl Group {
     }
 
     /// Asks the master to stop and returns its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         send_signal(self.master.id(), "TERM");
         self.wait_for_exit()
     }
 
     /// The exit code of a program that ends by itself.
-    pub fn wait_for_exit(&mut self) -> Option<i32> {
+    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
             if let Some(status) = self.master.try_wait().expect("its state is known") {

@@ -1,7 +1,7 @@
 //! A real etcd for one test: started on free ports of loopback, with data of its own, and killed
 //! when it is dropped.
 
-pub mod group;
+pub(crate) mod group;
 
 use std::{
     io::{Read, Write},
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// How long anything may take that has to happen. Long, for a machine that does much else besides.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A server of etcd, and its data.
-pub struct Etcd {
+pub(crate) struct Etcd {
     data: TempDir,
     client_port: u16,
     peer_port: u16,
@@ -31,7 +31,7 @@ impl Etcd {
     /// # Panics
     ///
     /// Where there is no etcd: without it the tests have failed.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // The ports are free when they are chosen. If another process was faster, choose again.
         for _ in 0..5 {
             let mut etcd = Self {
@@ -48,29 +48,29 @@ impl Etcd {
     }
 
     /// The URL for clients.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
     /// A client of its own for the test.
-    pub async fn client(&self) -> etcd_client::Client {
+    pub(crate) async fn client(&self) -> etcd_client::Client {
         etcd_client::Client::connect([self.url()], None).await.expect("a client")
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         child.kill().expect("etcd is killed");
         child.wait().expect("etcd is gone");
     }
 
     /// Starts it again, at the same address and with the same data.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         assert!(self.try_start(self.client_port), "etcd did not come up again");
     }
 
     /// Starts it again with the same data, where its clients do not find it. Returns its URL there.
-    pub fn start_again_hidden(&mut self) -> String {
+    pub(crate) fn start_again_hidden(&mut self) -> String {
         for _ in 0..5 {
             let port = free_port();
             if self.try_start(port) {
@@ -81,13 +81,13 @@ impl Etcd {
     }
 
     /// Sends its process a signal: `STOP` freezes it, `CONT` lets it go on.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let child = self.child.as_ref().expect("etcd runs");
         send_signal(child.id(), signal);
     }
 
     /// The value of a metric, summed over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let page = http_get(self.client_port, "/metrics").expect("etcd has metrics");
         let lines = page.lines().filter(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
@@ -96,7 +96,7 @@ impl Etcd {
     }
 
     /// How many connections clients have to it.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the connections of the host");
         let to_us = format!("0100007F:{:04X}", self.client_port);
         // Fields: number, local address, remote address, state; 01 is "established".
@@ -148,7 +148,7 @@ impl Drop for Etcd {
 }
 
 /// Polls until it holds.
-pub async fn eventually<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let poll = async {
         loop {
             if let Some(found) = probe().await {
@@ -161,7 +161,7 @@ pub async fn eventually<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 /// `kill -SIGNAL PID`.
-pub fn send_signal(pid: u32, signal: &str) {
+pub(crate) fn send_signal(pid: u32, signal: &str) {
     let status = Command::new("kill")
         .args([&format!("-{signal}"), &pid.to_string()])
         .status()
