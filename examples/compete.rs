@@ -70,7 +70,7 @@ async fn contend(port: u16) -> Outcome {
                 println!("leader {value}, and {} answers calls", clerk.who_answers().await?);
             }
             Change::Stale { cause, .. } => println!("stale: {cause}"),
-            Change::Live { value, .. } => println!("leader {value} again"),
+            Change::Live { value } => println!("leader {value} again"),
             _ => return Ok(()),
         }
     }

@@ -93,7 +93,7 @@ async fn run_worker(worker: Worker, stage: SocketAddr) -> Outcome {
                 let still = urls.current().map(|urls| urls.to_vec()).unwrap_or_default();
                 actor.say(Saw::Stale(cause.to_string(), still));
             }
-            Change::Live { value, .. } => actor.say(Saw::Live(value.to_vec())),
+            Change::Live { value } => actor.say(Saw::Live(value.to_vec())),
             _ => break,
         }
     }

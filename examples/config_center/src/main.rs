@@ -104,7 +104,7 @@ async fn watch_config(
             Change::Stale { cause, .. } => {
                 Event::Stale { value: api.config(&key), key, cause: cause.to_string() }
             }
-            Change::Live { value, .. } => Event::Live { key, value: text(&value) },
+            Change::Live { value } => Event::Live { key, value: text(&value) },
             _ => return,
         });
     }
