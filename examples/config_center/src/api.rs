@@ -91,7 +91,7 @@ impl fmt::Debug for ApiClient {
 }
 
 /// The subscription of this name, made at the first call.
-fn cached<T>(
+fn cached<T: Send + Sync + 'static>(
     cache: &Mutex<HashMap<String, Subscription<T>>>,
     name: &str,
     subscribe: impl FnOnce() -> Subscription<T>,

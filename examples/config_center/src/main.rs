@@ -1,6 +1,6 @@
 //! One agent that holds the connection to etcd, and N workers that use it as if it were theirs.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use cluster_client::{Agent, Change, Cluster, Master, Worker};
@@ -41,7 +41,8 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 fn main() -> ExitCode {
     // The children get the same arguments, so that this line is the same in every process.
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(is_terminal).init();
     let (for_agent, for_worker) = (args.clone(), args.clone());
     Master::builder()
         .workers(args.workers)

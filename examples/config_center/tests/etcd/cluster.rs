@@ -44,14 +44,15 @@ async fn eight_workers_share_one_watcher_and_one_connection() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     put(&mut client, "v1").await;
-    drop(client);
 
     let group = Group::start(&etcd.url(), 8, &[]);
-    group.wait_for_value(0, 8, "v1");
+    let workers = group.wait_for_value(0, 8, "v1");
     wait_for_watchers(&etcd, 1).await;
-    eventually(async || (etcd.connections() == 1).then_some(())).await;
+    assert_eq!(etcd.connections_of(group.wait_for_leader(0)), 1);
+    for pid in workers.into_values() {
+        assert_eq!(etcd.connections_of(pid), 0);
+    }
 
-    let mut client = etcd.client().await;
     assert_eq!(registrations(&mut client).await.len(), 8);
     for value in ["v2", "v3"] {
         put(&mut client, value).await;

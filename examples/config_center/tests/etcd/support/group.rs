@@ -37,9 +37,15 @@ impl Group {
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
         let out = BufReader::new(master.stdout.take().expect("it is piped"));
+        let log = BufReader::new(master.stderr.take().expect("it is piped"));
+        // Through this process, so that the log of a test is shown where the test fails.
+        thread::spawn(move || {
+            log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}"))
+        });
         let told = Arc::new((Mutex::new(Told::default()), Condvar::new()));
         let teller = told.clone();
         thread::spawn(move || {

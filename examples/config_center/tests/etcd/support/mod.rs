@@ -95,16 +95,21 @@ impl Etcd {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// How many connections clients have to it.
-    pub(crate) fn connections(&self) -> usize {
+    /// How many connections this process has to it.
+    pub(crate) fn connections_of(&self, pid: u32) -> usize {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the connections of the host");
         let to_us = format!("0100007F:{:04X}", self.client_port);
-        // Fields: number, local address, remote address, state; 01 is "established".
-        let is_ours = |line: &&str| {
-            let mut fields = line.split_whitespace().skip(2);
-            fields.next() == Some(&to_us) && fields.next() == Some("01")
-        };
-        table.lines().filter(is_ours).count()
+        // Fields: number, local address, remote address, state (01 is "established"), … inode.
+        let ours = table.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let is_ours = fields.get(2) == Some(&to_us.as_str()) && fields.get(3) == Some(&"01");
+            is_ours.then(|| format!("socket:[{}]", fields.get(9).expect("a line has an inode")))
+        });
+        let ours: Vec<_> = ours.collect();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+        open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| ours.iter().any(|socket| target.as_os_str() == socket.as_str()))
+            .count()
     }
 
     /// Whether it is healthy within the deadline; not, if it ended before.
