@@ -16,7 +16,7 @@ mod upstream;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode};
 
-use cluster_client::{Agent, Change, Cluster, Master, Worker, process::MasterBuilder};
+use cluster_client::{Agent, Change, Cluster, Master, MasterBuilder, Worker};
 
 use crate::{
     client::{Registration, RegistryClient, RegistryOptions},

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use cluster_client::process::{MasterEvent, MasterHandle};
+use cluster_client::{MasterEvent, MasterHandle};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
@@ -88,6 +88,8 @@ impl Show {
         check(pids == [agent, next_agent], "one connection for each agent, none for a worker");
         let once = |visit: &Visit| visit.subscribed.iter().eq([(&SERVICE.to_owned(), &1)]);
         check(visits.iter().all(once), "one subscription on each connection");
+
+        title("the cluster stops; who leaves takes back what it published");
     }
 
     /// Waits until every worker saw it; returns their pids by name.
