@@ -7,7 +7,7 @@ pub use futures::{Stream, StreamExt};
 pub use std::sync::Arc;
 
 pub use crate::{
-    cluster::{ClusterClient, Deliveries, ProxyCore, Subscription},
+    cluster::{Answer, ClusterClient, Deliveries, ProxyCore, Subscription},
     codec::{ArgsReader, ArgsWriter, Codec, Decode, Encode, Json, MessagePack, Protobuf},
     error::{Error, ErrorCode, ErrorKind},
     leader::Sink,
@@ -178,14 +178,11 @@ pub fn reply_oneway<R: OnewayOutcome>(result: R, describe: fn(&R::Error) -> Fail
 pub type Revive<E> = fn(Probe<E>, &[u8]) -> Option<E>;
 
 /// The result that the caller of a proxy method sees.
-pub fn outcome<C: Decode<R::Value>, R: Outcome>(reply: Reply, revive: Revive<R::Error>) -> R
+pub fn outcome<C: Decode<R::Value>, R: Outcome>(answer: Answer<'_>, revive: Revive<R::Error>) -> R
 where
     R::Error: From<Error>,
 {
-    R::from_result(match reply {
-        Ok(bytes) => C::decode(bytes).map_err(R::Error::from),
-        Err(failure) => Err(self::failure(failure, revive)),
-    })
+    R::from_result(answer.value::<C, R::Value>().map_err(|failure| self::failure(failure, revive)))
 }
 
 /// The result that the caller of an answered subscribe method sees.

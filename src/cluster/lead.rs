@@ -75,7 +75,7 @@ impl Drop for Lead {
     fn drop(&mut self) {
         LEADERS.remove_if(&self.key, |_, lead| lead.strong_count() == 0);
         if !self.leader.is_closed() {
-            self.leader.close_in_background();
+            drop(self.leader.close_in_background());
         }
     }
 }
@@ -107,10 +107,15 @@ impl LeadCell {
     }
 
     /// Lets go of the leader, and closes it if nobody else in this process uses it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the leader closes in a task of its own.
     pub(super) async fn release(&self) {
         let lead = self.lock().take();
         if let Some(last) = lead.and_then(Arc::into_inner) {
-            last.leader.close().await;
+            // Fails only where the leader's runtime is gone, and the leader with it.
+            let _ = last.leader.close_in_background().await;
         }
     }
 

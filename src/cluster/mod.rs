@@ -21,7 +21,7 @@ pub use self::{
     builder::Builder,
     client::ClusterClient,
     deliveries::{Deliveries, Delivery},
-    proxy::ProxyCore,
+    proxy::{Answer, ProxyCore},
     subscription::{Change, Subscription},
 };
 pub use crate::follower::SubscriptionState as State;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Deliveries, Subscription};
+use super::{Deliveries, Subscription, subscription::mismatch};
 use crate::{
     codec::Decode,
     error::Error,
@@ -25,8 +25,8 @@ impl ProxyCore {
     }
 
     /// Calls an invoke method.
-    pub async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Reply {
-        self.0.invoke(method, args).await
+    pub async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Answer<'_> {
+        Answer { reply: self.0.invoke(method, args).await, core: self, method }
     }
 
     /// Sends a oneway call.
@@ -44,8 +44,8 @@ impl ProxyCore {
         method: usize,
         key: Result<Bytes, Error>,
         args: Result<Bytes, Error>,
-    ) -> Reply {
-        self.0.publish(method, key, args).await
+    ) -> Answer<'_> {
+        Answer { reply: self.0.publish(method, key, args).await, core: self, method }
     }
 
     /// Subscribes; the leader's answer comes as a state.
@@ -100,6 +100,10 @@ impl ProxyCore {
         Ok(Deliveries::new::<C>(self.answered(method, args).await?, method))
     }
 
+    fn name_error(&self, method: usize, error: Error) -> Error {
+        error.with_channel(self.0.channel()).with_method(self.0.method_name(method))
+    }
+
     async fn answered(
         &self,
         method: usize,
@@ -109,9 +113,7 @@ impl ProxyCore {
         let handle = self.0.subscribe(method, args, Some(sender));
         let timeout = self.0.options().call_timeout;
         let answer = tokio::time::timeout(timeout, answer).await;
-        let named = |error: Error| {
-            error.with_channel(self.0.channel()).with_method(self.0.method_name(method))
-        };
+        let named = |error| self.name_error(method, error);
         match answer {
             Ok(Ok(Ok(()))) => Ok(handle),
             Ok(Ok(Err(Failure::Client(error, value)))) => Err(Failure::Client(named(error), value)),
@@ -121,6 +123,27 @@ impl ProxyCore {
                 Err(named(Error::timeout(timeout, "the subscription was not answered")).into())
             }
         }
+    }
+}
+
+/// What came of a request, and of which: a value that does not decode is told with its method.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    reply: Reply,
+    core: &'a ProxyCore,
+    method: usize,
+}
+
+impl Answer<'_> {
+    /// The value of the reply.
+    ///
+    /// # Errors
+    ///
+    /// The reply is a failure, or does not decode.
+    pub fn value<C: Decode<T>, T>(self) -> Result<T, Failure> {
+        let Self { reply, core, method } = self;
+        C::decode(reply?)
+            .map_err(|error| Failure::Cluster(core.name_error(method, mismatch(&error))))
     }
 }
 

@@ -365,8 +365,10 @@ impl Endpoint for LinkEnd<'_> {
         if silence < self.shared.options.stale_after {
             return;
         }
-        let lives =
-            self.liveness.is_some_and(|link| link.heard_within(self.shared.options.stale_after));
+        // The last heartbeats of a process that stopped came up to one interval apart, so that the
+        // liveness link must have been heard more recently than this link's silence began.
+        let bound = self.shared.options.stale_after - self.shared.options.heartbeat;
+        let lives = self.liveness.is_some_and(|link| link.heard_within(bound));
         if self.shared.reach.silent(silence, lives) {
             self.shared.wake_topics();
         }

@@ -157,7 +157,8 @@ impl Follower {
         let outcome = outcome.map(|settled| settled.map(|status| status.clone()));
         match outcome {
             Ok(Ok(Status::Up)) => Ok(follower),
-            Ok(Ok(Status::Refused(error))) => Err(error),
+            // The wire does not carry the name.
+            Ok(Ok(Status::Refused(error))) => Err(error.with_channel(&shared.channel)),
             Ok(_) => Err(shared.closed()),
             Err(_) => Err(shared.why_down().with_channel(&shared.channel)),
         }
@@ -165,12 +166,15 @@ impl Follower {
 
     /// What a follower sends to register.
     fn registration(shared: &Shared) -> pb::Channel {
+        // The refusal names the owner of the port and what it leads, so it should come before
+        // `create` gives up by itself.
+        let wait = shared.options.create_timeout / 8 * 7;
         pb::Channel {
             name: shared.channel.clone(),
             codec: shared.spec.codec.to_owned(),
             methods: method_table(shared.spec.methods),
             owner: shared.owner.to_vec().into(),
-            wait_ms: u32::try_from(shared.options.create_timeout.as_millis()).unwrap_or(u32::MAX),
+            wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
         }
     }
 

@@ -37,6 +37,7 @@ use tokio::{
     net::TcpStream,
     runtime::Handle,
     sync::watch,
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -387,10 +388,10 @@ impl Leader {
         self.client.send_replace(Client::Closed);
     }
 
-    /// Closes without waiting for it; the runtime may be gone already.
-    pub(crate) fn close_in_background(self: &Arc<Self>) {
+    /// Closes whether or not it is waited for; the runtime may be gone already.
+    pub(crate) fn close_in_background(self: &Arc<Self>) -> JoinHandle<()> {
         let leader = Arc::clone(self);
-        drop(self.runtime.spawn(async move { leader.close().await }));
+        self.runtime.spawn(async move { leader.close().await })
     }
 
     /// Whether it was closed.

@@ -265,8 +265,8 @@ impl Leader {
     async fn withdraw(self: &Arc<Self>, owner: Owner, keys: Vec<Key>) {
         for key in keys {
             self.note_released(owner, &key);
-            let cell = self.cell(&key);
-            cell.0.lock().await.values.retain(|(other, _)| *other != owner);
+            // Not held beyond this statement: a cell that somebody uses is not forgotten.
+            self.cell(&key).0.lock().await.values.retain(|(other, _)| *other != owner);
             self.settle(key).await;
         }
     }

@@ -6,11 +6,10 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use super::{Incoming, LocalServer, detach};
+use super::{Incoming, Shared, detach};
 use crate::{
     connection::{Endpoint, Link, drive, exchange},
     error::{Error, Result},
-    options::Options,
     protocol::{
         FrameReader,
         handshake::ServerSide,
@@ -25,14 +24,15 @@ use crate::{
 /// Why the connection was closed without having served.
 pub(super) async fn admit(
     mut stream: TcpStream,
-    server: &LocalServer,
+    server: &Shared,
     permit: OwnedSemaphorePermit,
 ) -> Result<()> {
     let io = |error| Error::io("the connection failed during the handshake", &error);
     stream.set_nodelay(true).map_err(io)?;
     let (mut side, hello) = ServerSide::start(server.port)?;
     let mut reader = FrameReader::default();
-    let register = timeout(server.handshake, async {
+    let patience = server.options.handshake;
+    let register = timeout(patience, async {
         exchange::write(&mut stream, hello).await?;
         match exchange::read(&mut stream, &mut reader).await? {
             Body::Register(register) => Ok(register),
@@ -40,7 +40,7 @@ pub(super) async fn admit(
         }
     })
     .await
-    .map_err(|_| Error::timeout(server.handshake, "the peer did not register"))??;
+    .map_err(|_| Error::timeout(patience, "the peer did not register"))??;
     let checked = side.check(&server.token, &register);
     // From here on the peer is known, so that it no longer counts against the strangers.
     drop(permit);
@@ -50,6 +50,7 @@ pub(super) async fn admit(
     };
     let answer = match &outcome {
         Ok(Routed::Channel(_, answer)) => answer.as_ref().clone(),
+        Ok(Routed::Nowhere) => return Err(Error::closed("the server")),
         Ok(Routed::Liveness) => pb::RegisteredBody { pid: std::process::id(), ..<_>::default() },
         Err(error) => pb::RegisteredBody {
             refused: Some(error.into()),
@@ -58,12 +59,16 @@ pub(super) async fn admit(
         },
     };
     let answer = side.answer(&server.token, &answer);
-    timeout(server.handshake, exchange::write(&mut stream, answer))
+    timeout(patience, exchange::write(&mut stream, answer))
         .await
-        .map_err(|_| Error::timeout(server.handshake, "the peer does not read"))??;
+        .map_err(|_| Error::timeout(patience, "the peer does not read"))??;
     match outcome? {
         Routed::Channel(take, _) => take(detach(stream)?, reader),
-        Routed::Liveness => serve_liveness(stream, reader).await,
+        Routed::Liveness => tokio::select! {
+            () = serve_liveness(server, stream, reader) => {}
+            () = server.closing.cancelled() => {}
+        },
+        Routed::Nowhere => {}
     }
     Ok(())
 }
@@ -72,9 +77,11 @@ pub(super) async fn admit(
 enum Routed {
     Channel(Box<dyn FnOnce(std::net::TcpStream, FrameReader) + Send>, Box<pb::RegisteredBody>),
     Liveness,
+    /// The server was dropped: the follower is left to find the next one.
+    Nowhere,
 }
 
-async fn route(server: &LocalServer, body: pb::RegisterBody) -> Result<Routed> {
+async fn route(server: &Shared, body: pb::RegisterBody) -> Result<Routed> {
     let channel = match body.purpose {
         Some(Purpose::Channel(channel)) => channel,
         Some(Purpose::Liveness(_)) => return Ok(Routed::Liveness),
@@ -84,7 +91,9 @@ async fn route(server: &LocalServer, body: pb::RegisterBody) -> Result<Routed> {
         .try_into()
         .map_err(|_| Error::protocol("the id of the owner is not 16 bytes long"))?;
     let deadline = Instant::now() + Duration::from_millis(channel.wait_ms.into());
-    let leader = server.leader(&channel.name, deadline).await?;
+    let Some(leader) = server.leader(&channel.name, deadline).await? else {
+        return Ok(Routed::Nowhere);
+    };
     let (answer, methods) = leader.admit(&channel)?;
     let pid = body.pid;
     let take = move |stream, reader| leader.take(Incoming { stream, reader, owner, methods, pid });
@@ -92,15 +101,14 @@ async fn route(server: &LocalServer, body: pb::RegisterBody) -> Result<Routed> {
 }
 
 /// Serves nothing but heartbeats, from the service thread.
-async fn serve_liveness(stream: TcpStream, reader: FrameReader) {
+async fn serve_liveness(server: &Shared, stream: TcpStream, reader: FrameReader) {
     struct Deaf;
     impl Endpoint for Deaf {
         fn on_packet(&mut self, _: pb::Packet) -> Result<()> {
             Ok(())
         }
     }
-    let options = Options::default();
-    let link = Link::new(options.max_queued);
-    let reason = drive(stream, reader, &link, &mut Deaf, &options).await;
+    let link = Link::new(server.options.max_queued);
+    let reason = drive(stream, reader, &link, &mut Deaf, &server.options).await;
     tracing::debug!(%reason, "a liveness link closed");
 }

@@ -7,8 +7,11 @@ mod admission;
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
+    io,
     net::{Ipv4Addr, SocketAddrV4},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
+    task::Poll,
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::service,
@@ -61,16 +65,25 @@ pub(crate) struct Incoming {
 }
 
 /// Accepts connections on one port, for all channels that this process leads on it. The port is
-/// released when the last `Arc` is dropped.
+/// free at the moment when the last `Arc` is dropped, whoever is still connected.
 pub(crate) struct LocalServer {
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+/// What the server and its connections share. It does not keep the port.
+struct Shared {
     port: u16,
     token: Token,
-    handshake: Duration,
+    options: Options,
+    /// Taken, and so closed, when the server is dropped.
+    listener: Mutex<Option<TcpListener>>,
     slots: Mutex<Slots>,
     /// Turns whenever a slot changed.
     changed: watch::Sender<u64>,
     handshakes: Arc<Semaphore>,
-    accepting: Mutex<Option<AbortHandle>>,
+    /// The server was dropped.
+    closing: CancellationToken,
 }
 
 #[derive(Default)]
@@ -109,7 +122,7 @@ impl LocalServer {
                 return Self::open(listen(port)?, token, options, Some(vacant));
             }
         };
-        if known.token != *token {
+        if known.shared.token != *token {
             return Err(Error::config(format!(
                 "this process serves port {port} with another token already"
             )));
@@ -142,31 +155,31 @@ impl LocalServer {
     ) -> Result<Arc<Self>> {
         let address =
             listener.local_addr().map_err(|error| Error::io("the port is unknown", &error))?;
-        let server = Arc::new(Self {
+        let shared = Arc::new(Shared {
             port: address.port(),
             token: token.clone(),
-            handshake: options.handshake,
+            options: options.clone(),
+            listener: Mutex::new(Some(listener)),
             slots: Mutex::default(),
             changed: watch::Sender::new(0),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-            accepting: Mutex::default(),
+            closing: CancellationToken::new(),
         });
-        let weak = Arc::downgrade(&server);
+        let accepting = service()?.spawn(accept(Arc::clone(&shared))).abort_handle();
+        let server = Arc::new(Self { shared, accepting });
         match entry {
-            Some(entry) => drop(entry.insert(weak.clone())),
-            None => drop(SERVERS.insert(server.port, weak.clone())),
+            Some(entry) => drop(entry.insert(Arc::downgrade(&server))),
+            None => drop(SERVERS.insert(address.port(), Arc::downgrade(&server))),
         }
-        let accepting = service()?.spawn(accept(listener, weak, Arc::clone(&server.handshakes)));
-        *lock(&server.accepting) = Some(accepting.abort_handle());
         Ok(server)
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.shared.port
     }
 
     pub(crate) fn token(&self) -> &Token {
-        &self.token
+        &self.shared.token
     }
 
     /// Reserves a channel while its real client is being connected.
@@ -175,14 +188,14 @@ impl LocalServer {
     ///
     /// [`ErrorKind::ChannelTaken`] if it has a leader here.
     pub(crate) fn reserve(self: &Arc<Self>, channel: &str) -> Result<Reservation> {
-        let mut slots = lock(&self.slots);
+        let mut slots = lock(&self.shared.slots);
         if let Some(Slot::Connecting | Slot::Ready(_)) = slots.channels.get(channel) {
             return Err(Error::new(
                 ErrorKind::ChannelTaken,
                 format!(
                     "it has a leader on port {} already; join it by asking without options, or \
                      name a second instance with .channel(..)",
-                    self.port
+                    self.shared.port
                 ),
             )
             .with_channel(channel));
@@ -190,8 +203,10 @@ impl LocalServer {
         slots.channels.insert(channel.to_owned(), Slot::Connecting);
         Ok(Reservation { server: Arc::clone(self), channel: channel.to_owned() })
     }
+}
 
-    /// The leader of a channel, waited for until the deadline.
+impl Shared {
+    /// The leader of a channel, waited for until the deadline. `None`: the server was dropped.
     ///
     /// # Errors
     ///
@@ -201,20 +216,30 @@ impl LocalServer {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn leader(&self, channel: &str, deadline: Instant) -> Result<Arc<dyn Lead>> {
+    async fn leader(&self, channel: &str, deadline: Instant) -> Result<Option<Arc<dyn Lead>>> {
         let mut changed = self.changed.subscribe();
         let seen = lock(&self.slots).failures;
         loop {
             changed.mark_unchanged();
             match lock(&self.slots).channels.get(channel) {
-                Some(Slot::Ready(leader)) => return Ok(Arc::clone(leader)),
+                Some(Slot::Ready(leader)) => return Ok(Some(Arc::clone(leader))),
                 Some(Slot::Failed(at, error)) if *at > seen => return Err(error.clone()),
+                _ if self.closing.is_cancelled() => return Ok(None),
                 _ => {}
             }
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(self.no_such_channel(channel));
             }
         }
+    }
+
+    /// The next connection. `None`: the server was dropped.
+    async fn next_connection(&self) -> Option<io::Result<TcpStream>> {
+        poll_fn(|cx| match &*lock(&self.listener) {
+            Some(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| stream).map(Some),
+            None => Poll::Ready(None),
+        })
+        .await
     }
 
     fn no_such_channel(&self, channel: &str) -> Error {
@@ -251,10 +276,11 @@ impl LocalServer {
 
 impl Drop for LocalServer {
     fn drop(&mut self) {
-        if let Some(accepting) = lock(&self.accepting).take() {
-            accepting.abort();
-        }
-        SERVERS.remove_if(&self.port, |_, server| server.strong_count() == 0);
+        self.accepting.abort();
+        drop(lock(&self.shared.listener).take());
+        self.shared.closing.cancel();
+        self.shared.changed.send_modify(|turn| *turn += 1);
+        SERVERS.remove_if(&self.shared.port, |_, server| server.strong_count() == 0);
     }
 }
 
@@ -267,26 +293,27 @@ pub(crate) struct Reservation {
 impl Reservation {
     /// From now on the leader takes links.
     pub(crate) fn open(&self, leader: Arc<dyn Lead>) {
-        self.server.set(&self.channel, Some(Slot::Ready(leader)));
+        self.server.shared.set(&self.channel, Some(Slot::Ready(leader)));
     }
 
     /// All who wait for the channel fail with this error; it can be reserved again.
     pub(crate) fn fail(self, error: &Error) {
         let at = {
-            let mut slots = lock(&self.server.slots);
+            let mut slots = lock(&self.server.shared.slots);
             slots.failures += 1;
             slots.failures
         };
-        self.server.set(&self.channel, Some(Slot::Failed(at, error.clone())));
+        self.server.shared.set(&self.channel, Some(Slot::Failed(at, error.clone())));
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        let shared = &self.server.shared;
         let failed =
-            matches!(lock(&self.server.slots).channels.get(&self.channel), Some(Slot::Failed(..)));
+            matches!(lock(&shared.slots).channels.get(&self.channel), Some(Slot::Failed(..)));
         if !failed {
-            self.server.set(&self.channel, None);
+            shared.set(&self.channel, None);
         }
     }
 }
@@ -303,7 +330,7 @@ fn listen(port: u16) -> Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     listen().map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => port_busy(port),
+        io::ErrorKind::AddrInUse => port_busy(port),
         _ => Error::io(format_args!("port {port} can't be bound"), &error),
     })
 }
@@ -315,18 +342,19 @@ fn port_busy(port: u16) -> Error {
     )
 }
 
-async fn accept(listener: TcpListener, server: Weak<LocalServer>, handshakes: Arc<Semaphore>) {
+async fn accept(server: Arc<Shared>) {
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
+        let Ok(permit) = Arc::clone(&server.handshakes).acquire_owned().await else { return };
+        let stream = match server.next_connection().await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
                 tracing::warn!(%error, "accept failed; trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
+            None => return,
         };
-        let Some(server) = server.upgrade() else { return };
+        let server = Arc::clone(&server);
         tokio::spawn(async move {
             if let Err(error) = admission::admit(stream, &server, permit).await {
                 tracing::warn!(port = server.port, %error, "a connection was refused");
@@ -341,7 +369,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl std::fmt::Debug for LocalServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalServer").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("LocalServer").field("port", &self.shared.port).finish_non_exhaustive()
     }
 }
 

@@ -236,6 +236,7 @@ macro_rules! registry {
 
             #[close]
             async fn close(&self) {
+                tokio::task::yield_now().await;
                 self.0.closes.fetch_add(1, SeqCst);
             }
 

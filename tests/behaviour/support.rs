@@ -123,16 +123,52 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// A change as a short text.
+/// The next change as a short text.
 pub(crate) async fn next<T: std::fmt::Display + std::fmt::Debug + Send + Sync + 'static>(
     subscription: &mut Subscription<T>,
 ) -> String {
-    match soon("the next change", subscription.changed()).await {
+    show(&soon("the next change", subscription.changed()).await)
+}
+
+/// A change as a short text.
+pub(crate) fn show<T: std::fmt::Display + std::fmt::Debug>(change: &Change<T>) -> String {
+    match change {
         Change::Value { value, missed: 0 } => format!("{value}"),
         Change::Value { value, missed } => format!("{value} (missed {missed})"),
         Change::Live { value } => format!("live {value}"),
         Change::Stale { cause, .. } => format!("stale {}", cause.kind()),
         Change::Closed { cause } => format!("closed {}", cause.kind()),
         other => format!("{other:?}"),
+    }
+}
+
+/// Timings for tests in which processes are stopped: long enough that a busy machine is not taken
+/// for a dead process, short enough to wait for.
+pub(crate) fn calm() -> Options {
+    Options {
+        heartbeat: Duration::from_millis(200),
+        stale_after: Duration::from_millis(1_000),
+        reconnect: (Duration::from_millis(10), Duration::from_millis(100)),
+        grace: Duration::from_millis(800),
+        ..options()
+    }
+}
+
+/// A port that is free, and not among those that the system gives to outgoing connections, so that
+/// it stays free until it is bound again.
+pub(crate) fn free_port() -> u16 {
+    let candidates = std::iter::repeat_with(|| fastrand::u16(10_240..32_768));
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    candidates.into_iter().find(free).expect("the candidates don't end")
+}
+
+/// The next change that is not a loss or a return of the leader: a value.
+pub(crate) async fn next_value<T: std::fmt::Display + Send + Sync + 'static>(
+    subscription: &mut Subscription<T>,
+) -> String {
+    loop {
+        if let Change::Value { value, .. } = soon("a value", subscription.changed()).await {
+            return format!("{value}");
+        }
     }
 }

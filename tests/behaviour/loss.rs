@@ -1,0 +1,158 @@
+//! What subscribers are shown when the leader goes and comes back.
+
+use cluster_client::{Cluster, State};
+
+use crate::{
+    actor::Actor,
+    backend::{Backend, Step},
+    client::packed::Registry,
+    support::{calm, follow, free_port, lead, next, next_value, until},
+};
+
+#[tokio::test]
+async fn the_same_value_of_a_new_leader_wakes_with_live_alone() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch("k");
+    assert_eq!(next(&mut watch).await, "v");
+    Cluster::close(leader).await;
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    assert!(matches!(watch.state(), State::Stale { .. }));
+    assert_eq!(watch.current().as_deref().map(String::as_str), Some("v"));
+    assert!(Cluster::down(&user).is_some());
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    assert_eq!(next(&mut watch).await, "live v");
+    assert!(matches!(watch.state(), State::Live));
+    assert!(Cluster::down(&user).is_none());
+    backend.set("k", "w");
+    assert_eq!(next(&mut watch).await, "w");
+}
+
+#[tokio::test]
+async fn another_value_of_a_new_leader_comes_as_a_value() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch("k");
+    assert_eq!(next(&mut watch).await, "v");
+    // Dropped instead of closed, which is the same but for the waiting.
+    drop(leader);
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    backend.set("k", "w");
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    assert_eq!(next(&mut watch).await, "w");
+}
+
+#[tokio::test]
+async fn a_closing_leader_says_goodbye() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut reasons = Vec::new();
+    backend.set("k", "v");
+    let mut watch = user.watch("k");
+    assert_eq!(next(&mut watch).await, "v");
+    Cluster::close(leader).await;
+    until("told", || {
+        reasons.extend(Cluster::down(&user).map(|reason| reason.to_string()));
+        !reasons.is_empty()
+    })
+    .await;
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    assert_eq!(backend.open_streams("k"), 0, "its streams end with it");
+}
+
+#[tokio::test]
+async fn a_killed_leader_is_noticed_at_once_and_the_next_one_found() {
+    let port = free_port();
+    let mut leader = Actor::lead(port).await;
+    leader.ask("set k v").await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch("k");
+    assert_eq!(next(&mut watch).await, "v");
+    let killed = std::time::Instant::now();
+    leader.kill();
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    assert!(killed.elapsed() < calm().stale_after, "it took {:?}", killed.elapsed());
+    assert_eq!(watch.current().as_deref().map(String::as_str), Some("v"));
+    let mut leader = Actor::lead(port).await;
+    leader.ask("set k v").await;
+    assert_eq!(next(&mut watch).await, "live v");
+    leader.ask("set k w").await;
+    assert_eq!(next(&mut watch).await, "w");
+}
+
+#[tokio::test]
+async fn a_new_leader_without_a_value_keeps_them_stale() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch("k");
+    assert_eq!(next(&mut watch).await, "v");
+    Cluster::close(leader).await;
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    let backend = Backend::new();
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    until("subscribed", || backend.open_streams("k") == 1).await;
+    user.echo(Vec::new()).await.unwrap();
+    assert!(matches!(watch.state(), State::Stale { .. }), "{:?}", watch.state());
+    assert!(backend.inject("k", Step::Error("no such session".to_owned())));
+    assert_eq!(next(&mut watch).await, "stale client");
+    backend.set("k", "v");
+    assert_eq!(next(&mut watch).await, "live v");
+}
+
+#[tokio::test]
+async fn values_never_go_backwards_over_many_losses_of_the_link() {
+    let port = free_port();
+    let drop_after = calm().stale_after;
+    let mut leader = Actor::ready("lead", port, drop_after).await;
+    leader.ask("count k").await;
+    let options = cluster_client::Options { drop_after, ..calm() };
+    let user = follow::<Registry>(port, options).await;
+    let mut watch = user.watch("k");
+    let mut last = 0;
+    for _ in 0..3 {
+        for _ in 0..50 {
+            let number = next_value(&mut watch).await.parse().unwrap();
+            assert!(number > last || last == 0, "{number} after {last}");
+            last = number;
+        }
+        // The follower gives the link up, and registers again at the same leader.
+        leader.freeze();
+        until("lost", || Cluster::down(&user).is_some()).await;
+        leader.thaw();
+    }
+    assert!(next_value(&mut watch).await.parse::<u64>().unwrap() > last);
+    assert_eq!(leader.ask("subscribes k").await, "1");
+}
+
+#[tokio::test]
+async fn many_subscribers_are_all_whole_again() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let first = follow::<Registry>(port, calm()).await;
+    let second = follow::<Registry>(port, calm()).await;
+    let mut watches = Vec::new();
+    for key in 0..100 {
+        backend.set(&key.to_string(), "v");
+        watches.push(first.watch(&key.to_string()));
+        watches.push(second.watch(&key.to_string()));
+    }
+    for watch in &mut watches {
+        assert_eq!(next(watch).await, "v");
+    }
+    Cluster::close(leader).await;
+    for watch in &mut watches {
+        assert_eq!(next(watch).await, "stale disconnected");
+    }
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    for watch in &mut watches {
+        assert_eq!(next(watch).await, "live v");
+    }
+    assert_eq!(backend.subscribes("7"), 2, "one a leader");
+}

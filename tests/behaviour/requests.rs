@@ -1,0 +1,142 @@
+//! What becomes of calls when the leader goes.
+
+use std::{error::Error as _, sync::atomic::Ordering::SeqCst};
+
+use cluster_client::{Cluster, ErrorKind, Options};
+
+use crate::{
+    actor::Actor,
+    backend::Backend,
+    client::{Registration, RegistryError, packed::Registry},
+    support::{calm, follow, free_port, lead, soon, until},
+};
+
+fn is_kind<T: std::fmt::Debug>(result: &Result<T, RegistryError>, wanted: &str) -> bool {
+    matches!(result, Err(RegistryError::Link(kind, _)) if kind == wanted)
+}
+
+#[tokio::test]
+async fn an_unsent_call_waits_for_the_next_leader() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    Cluster::close(leader).await;
+    until("lost", || Cluster::down(&user).is_some()).await;
+    let call = tokio::spawn({
+        let user = user.clone();
+        async move { user.echo(vec![1]).await }
+    });
+    let publish = tokio::spawn({
+        let user = user.clone();
+        async move { user.publish(Registration::new("k", "a")).await }
+    });
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    assert_eq!(soon("the call", call).await.unwrap(), Ok(vec![1]));
+    assert_eq!(soon("the publish", publish).await.unwrap(), Ok(()));
+    assert_eq!(backend.registered(), ["k=a#1"]);
+}
+
+#[tokio::test]
+async fn a_sent_call_fails_and_an_idempotent_one_is_sent_again() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let call = tokio::spawn({
+        let user = user.clone();
+        async move { user.slow().await }
+    });
+    let idempotent = tokio::spawn({
+        let user = user.clone();
+        async move { user.slow_idempotent().await }
+    });
+    until("called", || backend.calls.load(SeqCst) == 2).await;
+    Cluster::close(leader).await;
+    let lost = soon("the call", call).await.unwrap();
+    assert!(is_kind(&lost, "leader_lost"), "{lost:?}");
+    until("cancelled with the leader", || backend.cancelled.load(SeqCst) == 2).await;
+    let backend = Backend::new();
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    until("sent again", || backend.calls.load(SeqCst) == 1).await;
+    backend.gate.notify_waiters();
+    assert_eq!(soon("the idempotent call", idempotent).await.unwrap(), Ok(0));
+    assert_eq!(backend.calls.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_was_answered_before_the_loss_keeps_its_answer() {
+    let port = free_port();
+    let leader = Actor::lead(port).await;
+    let user = follow::<Registry>(port, calm()).await;
+    // The leader takes nothing from the link while it is frozen; then it dies.
+    leader.freeze();
+    let call = tokio::spawn({
+        let user = user.clone();
+        async move { user.echo(vec![1]).await }
+    });
+    let idempotent = tokio::spawn({
+        let user = user.clone();
+        async move { user.publish(Registration::new("k", "a")).await }
+    });
+    tokio::task::yield_now().await;
+    leader.kill();
+    let lost = soon("the call", call).await.unwrap();
+    assert!(is_kind(&lost, "leader_lost"), "{lost:?}");
+    let mut leader = Actor::lead(port).await;
+    assert_eq!(soon("the publish", idempotent).await.unwrap(), Ok(()));
+    assert_eq!(leader.ask("log").await, "publish k=a#1");
+}
+
+#[tokio::test]
+async fn without_a_leader_a_call_ends_at_its_deadline_with_the_cause() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let options = Options { call_timeout: std::time::Duration::from_millis(300), ..calm() };
+    let user = follow::<Registry>(port, options).await;
+    Cluster::close(leader).await;
+    until("lost", || Cluster::down(&user).is_some()).await;
+    let error = user.plain().await.unwrap_err().0;
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.method(), Some("plain"));
+    let cause = error.source().expect("why there is no leader").to_string();
+    assert!(cause.contains(&port.to_string()), "{cause}");
+    let published = user.publish(Registration::new("k", "a")).await;
+    assert!(is_kind(&published, "timeout"), "{published:?}");
+    // Given up: it is not published behind the back of the caller.
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    until("back", || Cluster::down(&user).is_none()).await;
+    user.echo(Vec::new()).await.unwrap();
+    assert_eq!(backend.log(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_frozen_leader_fails_no_call_before_its_deadline() {
+    let port = free_port();
+    let leader = Actor::lead(port).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch("k");
+    leader.freeze();
+    let call = tokio::spawn({
+        let user = user.clone();
+        async move { user.echo(vec![1]).await }
+    });
+    until("told", || {
+        matches!(watch.state(), cluster_client::State::Starting { cause: Some(_), .. })
+    })
+    .await;
+    assert!(!call.is_finished());
+    leader.thaw();
+    assert_eq!(soon("the call", call).await.unwrap(), Ok(vec![1]));
+    assert!(watch.current().is_none());
+    drop(watch.changed());
+}
+
+#[tokio::test]
+async fn oneway_without_a_leader_says_so_at_once() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    Cluster::close(leader).await;
+    until("lost", || Cluster::down(&user).is_some()).await;
+    let noted = user.note("x".to_owned()).await;
+    assert!(is_kind(&noted, "disconnected"), "{noted:?}");
+}
