@@ -3,6 +3,7 @@
 mod actor;
 mod backend;
 mod client;
+mod election;
 mod everywhere;
 mod freeze;
 mod loss;
