@@ -351,6 +351,18 @@ impl Topic {
         inner.wake();
     }
 
+    /// The leader does not take the subscription for now.
+    pub(super) fn refused(&self, cause: Error) {
+        let generation = self.reach.generation();
+        let mut inner = self.lock();
+        let since = match inner.state(&self.reach) {
+            State::Stale { since, .. } => since,
+            _ => Instant::now(),
+        };
+        inner.told = (generation, Told::Stale(since, cause));
+        inner.wake();
+    }
+
     pub(crate) fn delivered(&self, item: Item) {
         let mut inner = self.lock();
         inner.items.push_back(item);
