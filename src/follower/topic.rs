@@ -262,9 +262,13 @@ impl Topic {
         Poll::Pending
     }
 
-    /// The newest value does not decode: the topic is stale until one does.
+    /// A value does not decode: if it is the newest, the topic is stale until one does.
     pub(crate) fn note_undecodable(&self, entry: &Entry, error: Error) {
-        self.lock().undecodable = Some((entry.seq, Instant::now(), error));
+        let mut inner = self.lock();
+        // A subscriber that is behind must not take back what another said of a newer one.
+        if inner.undecodable.as_ref().is_none_or(|(seq, ..)| *seq < entry.seq) {
+            inner.undecodable = Some((entry.seq, Instant::now(), error));
+        }
     }
 
     pub(super) fn has(&self) -> Has {
