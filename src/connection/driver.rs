@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Rounds of read and write before other tasks get their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 4;
 
 /// How long a link that is to close may take to write what is queued.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -95,9 +95,9 @@ struct Driver<'a, S, E> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        // Registered before the queue is looked at, so that nothing queued later is missed.
-        self.link.0.waker.register(cx.waker());
         for _ in 0..ROUNDS {
+            // What is queued from here on is written below, so that nobody need wake this task.
+            drop(self.link.0.waker.take());
             // Reading comes before the timer: a process that was frozen or busy sees what the
             // peer sent meanwhile before it judges the peer's silence.
             let read = match self.poll_read(cx) {
@@ -108,6 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if let Err(error) = self.poll_timer(cx) {
                 return Poll::Ready(error);
             }
+            // Registered before the queue is looked at, so that nothing queued later is missed.
+            self.link.0.waker.register(cx.waker());
             match self.poll_write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Ready(Ok(())) => {
@@ -166,6 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             let late = now.duration_since(self.timer.deadline()) > self.options.heartbeat / 4;
             if now >= self.next_heartbeat {
                 self.next_heartbeat = now + self.options.heartbeat;
+                self.reader.release();
+                self.batch.release();
                 self.batch.push(Frame::new(0, Heartbeat::default()), None);
             }
             if late {

@@ -359,7 +359,7 @@ impl Endpoint for LinkEnd<'_> {
             Some(Body::Result(result)) => self.result(id, result, payload),
             Some(Body::Update(update)) => {
                 for topic in self.topics(id) {
-                    topic.update(update.version, payload.clone());
+                    topic.update(self.generation, update.version, payload.clone());
                 }
             }
             Some(Body::State(state)) => {
