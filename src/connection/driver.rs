@@ -54,7 +54,7 @@ where
         stream,
         reader,
         assembler: Assembler::new(options.max_payload, options.max_queued),
-        batch: Batch::default(),
+        batch: Batch::new(options.max_queued),
         link,
         endpoint,
         options,

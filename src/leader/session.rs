@@ -193,12 +193,13 @@ impl Endpoint for Session {
 
     fn fill(&mut self, batch: &mut Batch) {
         let mut woken = self.peer.take_woken().into_iter();
-        for topic in woken.by_ref() {
+        let bound = self.leader.options.max_queued;
+        while batch.has_room()
+            && batch.values() < bound
+            && let Some(topic) = woken.next()
+        {
             if topic.drain(self.peer.id, batch) {
                 self.peer.put_back([topic]);
-            }
-            if !batch.has_room() {
-                break;
             }
         }
         self.peer.put_back(woken);
