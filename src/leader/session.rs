@@ -192,7 +192,14 @@ impl Endpoint for Session {
     }
 
     fn fill(&mut self, batch: &mut Batch) {
-        let mut woken = self.peer.take_woken().into_iter();
+        let woken = self.peer.take_woken();
+        if woken.is_empty() {
+            return;
+        }
+        // Another task may have opened a topic since the queue was looked at: its answer was
+        // queued before the topic was woken, and goes out before what the topic has to say.
+        self.peer.link.move_to(batch);
+        let mut woken = woken.into_iter();
         let bound = self.leader.options.max_queued;
         while batch.has_room()
             && batch.values() < bound
