@@ -116,6 +116,10 @@ impl Session {
     }
 
     fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: bytes::Bytes) {
+        // The follower does not end what was refused.
+        for refused in self.peer.take_refused() {
+            self.unsubscribe(refused);
+        }
         match self.try_subscribe(id, subscribe, args) {
             Ok(topic) => {
                 self.numbers.insert(topic.number, Arc::clone(&topic));

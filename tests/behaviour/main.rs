@@ -5,6 +5,7 @@ mod backend;
 mod client;
 mod everywhere;
 mod freeze;
+mod limits;
 mod loss;
 mod owners;
 mod requests;
