@@ -54,7 +54,7 @@ where
         stream,
         reader,
         assembler: Assembler::new(options.max_payload, options.max_queued),
-        batch: Batch::default(),
+        batch: Batch::new(options.max_queued),
         link,
         endpoint,
         options,
@@ -230,13 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
     /// Takes over what is queued and makes up the next write. False: there is nothing to write.
     fn stage(&mut self) -> bool {
-        {
-            let mut queue = self.link.queue();
-            queue.bytes = 0;
-            for (frame, mark) in queue.frames.drain(..) {
-                self.batch.push(frame, mark);
-            }
-        }
+        self.link.move_to(&mut self.batch);
         if self.batch.has_room() {
             self.endpoint.fill(&mut self.batch);
         }

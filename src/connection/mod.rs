@@ -134,6 +134,15 @@ impl Link {
         self.0.waker.wake();
     }
 
+    /// Moves what is queued into a batch.
+    pub(crate) fn move_to(&self, batch: &mut Batch) {
+        let mut queue = self.queue();
+        queue.bytes = 0;
+        for (frame, mark) in queue.frames.drain(..) {
+            batch.push(frame, mark);
+        }
+    }
+
     /// Writes what is queued, then closes.
     pub(crate) fn finish(&self, reason: Error) {
         self.queue().closing.get_or_insert(reason);

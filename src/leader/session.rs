@@ -122,6 +122,10 @@ impl Session {
     }
 
     fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: bytes::Bytes) {
+        // The follower does not end what was refused.
+        for refused in self.peer.take_refused() {
+            self.unsubscribe(refused);
+        }
         match self.try_subscribe(id, subscribe, args) {
             Ok(topic) => {
                 self.numbers.insert(topic.number, Arc::clone(&topic));
@@ -203,13 +207,21 @@ impl Endpoint for Session {
     }
 
     fn fill(&mut self, batch: &mut Batch) {
-        let mut woken = self.peer.take_woken().into_iter();
-        for topic in woken.by_ref() {
+        let woken = self.peer.take_woken();
+        if woken.is_empty() {
+            return;
+        }
+        // Another task may have opened a topic since the queue was looked at: its answer was
+        // queued before the topic was woken, and goes out before what the topic has to say.
+        self.peer.link.move_to(batch);
+        let mut woken = woken.into_iter();
+        let bound = self.leader.options.max_queued;
+        while batch.has_room()
+            && batch.values() < bound
+            && let Some(topic) = woken.next()
+        {
             if topic.drain(self.peer.id, batch) {
                 self.peer.put_back([topic]);
-            }
-            if !batch.has_room() {
-                break;
             }
         }
         self.peer.put_back(woken);

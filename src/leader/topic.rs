@@ -227,6 +227,15 @@ impl<P: Clone> TopicState<P> {
         }
     }
 
+    /// A large value is still on its way that a subscription of this follower which is over was
+    /// given. What comes next must not overtake it.
+    pub(super) fn hold_back(&mut self, id: u64) {
+        if let Some(progress) = self.followers.get_mut(&id) {
+            progress.busy = true;
+            progress.woken = false;
+        }
+    }
+
     /// Whether a follower has to be drained once more, as after [`Given::NoRoom`].
     pub(super) fn is_woken(&self, id: u64) -> bool {
         self.followers.get(&id).is_some_and(|progress| progress.woken)
@@ -397,6 +406,18 @@ mod tests {
         assert_eq!(drain(&mut topic, 1), [""; 0]);
         assert!(topic.value_written(1));
         assert_eq!(drain(&mut topic, 1), ["2=b"]);
+    }
+
+    #[test]
+    fn one_that_subscribes_again_waits_for_the_parts_that_are_on_their_way() {
+        let mut topic = topic();
+        topic.push(value("a"));
+        topic.attach(1, 1, 100, None);
+        topic.hold_back(1);
+        assert!(topic.fail(cause("gone"), Instant::now()).is_empty());
+        assert_eq!(drain(&mut topic, 1), [""; 0]);
+        assert!(topic.value_written(1));
+        assert_eq!(drain(&mut topic, 1), ["1=a", "stale gone"]);
     }
 
     #[test]

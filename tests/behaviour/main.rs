@@ -6,6 +6,7 @@ mod client;
 mod election;
 mod everywhere;
 mod freeze;
+mod limits;
 mod loss;
 mod owners;
 mod requests;
