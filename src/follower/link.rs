@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, MutexGuard, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
-    Status, Stream, Topic,
+    State, Status, Stream, Topic,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
@@ -170,7 +170,7 @@ impl Shared {
         Some(generation)
     }
 
-    fn send_replay(&self, state: &mut super::State, key: (usize, Bytes), failures: u32) {
+    fn send_replay(&self, state: &mut State, key: (usize, Bytes), failures: u32) {
         let Some(registered) = &state.link else { return };
         let Some(args) = state.publications.get(&key).cloned() else { return };
         state.last_id += 1;
@@ -262,40 +262,59 @@ impl LinkEnd<'_> {
             count,
             "publishing again failed; trying again"
         );
+        self.later(failures, move |shared, state| shared.send_replay(state, key, failures));
+    }
+
+    /// Does something after a pause, unless the link is another one by then.
+    fn later(&self, failures: u32, again: impl FnOnce(&Shared, &mut State) + Send + 'static) {
         let (shared, generation) = (Arc::clone(&self.shared), self.generation);
-        let longest = shared.options.reconnect.1;
-        let pause = shared.options.reconnect.0.saturating_mul(1 << failures.min(16)).min(longest);
+        let (shortest, longest) = shared.options.reconnect;
+        let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
         tokio::spawn(async move {
             sleep(pause).await;
             let mut state = shared.lock();
             if state.link.as_ref().is_some_and(|link| link.generation == generation) {
-                shared.send_replay(&mut state, key, failures);
+                again(&shared, &mut state);
             }
         });
+    }
+
+    /// The leader refuses a subscription. One that a leader had taken goes on all the same: what
+    /// keeps the client of a new leader from opening it may be over soon.
+    fn refused(&self, mut state: MutexGuard<'_, State>, id: u64, failure: &Failure) {
+        let Some(entry) = state.topics.get_mut(&id) else { return };
+        let error = self.shared.name_error(entry.topic.method, failure.clone().into_error());
+        if entry.is_accepted && error.kind() != ErrorKind::MethodMismatch {
+            entry.request = 0;
+            entry.refusals += 1;
+            let (topic, refusals) = (Arc::clone(&entry.topic), entry.refusals);
+            drop(state);
+            topic.refused(error);
+            return self.later(refusals, move |shared, state| shared.send_subscribe(state, id));
+        }
+        let Some(entry) = state.topics.remove(&id) else { return };
+        state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
+        drop(state);
+        entry.topic.close(error);
+        for answer in entry.answers {
+            let _ = answer.send(Err(failure.clone()));
+        }
     }
 
     fn subscribed(&mut self, id: u64, result: pb::SubscribeResult) {
         let mut state = self.shared.lock();
         let Some(Request::Subscribe(topic)) = state.requests.remove(&id) else { return };
-        let Some(entry) = state.topics.get_mut(&topic) else { return };
         if let Some(refused) = result.refused {
-            let failure = Failure::from(refused);
-            let Some(entry) = state.topics.remove(&topic) else { return };
-            state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
-            drop(state);
-            let error = self.shared.name_error(entry.topic.method, failure.clone().into_error());
-            entry.topic.close(error);
-            for answer in entry.answers {
-                let _ = answer.send(Err(failure.clone()));
-            }
-            return;
+            return self.refused(state, topic, &refused.into());
         }
+        let Some(entry) = state.topics.get_mut(&topic) else { return };
         let topic = Arc::clone(&entry.topic);
         topic.accepted(self.epoch, result.topic);
         let known = self.numbers.entry(result.topic).or_default();
         known.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&topic)));
         known.push(Arc::downgrade(&topic));
         entry.is_accepted = true;
+        entry.refusals = 0;
         for answer in entry.answers.drain(..) {
             let _ = answer.send(Ok(()));
         }

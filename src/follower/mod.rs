@@ -111,8 +111,10 @@ struct TopicEntry {
     subscribers: usize,
     /// The request that subscribed on the present link; 0 without a link.
     request: u64,
-    /// The leader took it once.
+    /// A leader took it once.
     is_accepted: bool,
+    /// How often leaders have refused it since.
+    refusals: u32,
     /// Who waits for the leader's answer to the first request.
     answers: Vec<oneshot::Sender<Result<(), Failure>>>,
 }
@@ -272,6 +274,7 @@ impl Follower {
             subscribers: 1,
             request: 0,
             is_accepted: false,
+            refusals: 0,
             answers: answer.into_iter().collect(),
         };
         state.topics.insert(id, entry);

@@ -283,6 +283,18 @@ impl Topic {
         }
     }
 
+    /// The leader refused the subscription, which is asked for again.
+    pub(super) fn refused(&self, cause: Error) {
+        let generation = self.reach.generation();
+        let mut inner = self.lock();
+        let since = match inner.state(&self.reach) {
+            State::Stale { since, .. } => since,
+            _ => Instant::now(),
+        };
+        inner.told = (generation, Told::Stale(since, cause));
+        inner.wake();
+    }
+
     /// A value of the leader.
     pub(super) fn update(&self, version: u64, payload: Bytes) {
         let generation = self.reach.generation();

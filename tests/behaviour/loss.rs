@@ -113,6 +113,23 @@ async fn a_new_leader_without_a_value_keeps_them_stale() {
 }
 
 #[tokio::test]
+async fn a_subscription_outlives_a_new_leader_that_can_not_open_it_yet() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch_known("k".to_owned()).await.unwrap();
+    assert_eq!(next(&mut watch).await, "v");
+    Cluster::close(leader).await;
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    backend.fail_open.store(3, SeqCst);
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    assert_eq!(next(&mut watch).await, "stale client");
+    assert_eq!(next(&mut watch).await, "live v");
+    assert_eq!(backend.fail_open.load(SeqCst), 0);
+}
+
+#[tokio::test]
 async fn values_never_go_backwards_over_many_losses_of_the_link() {
     let port = free_port();
     let drop_after = calm().stale_after;
