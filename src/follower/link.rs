@@ -152,10 +152,12 @@ impl Shared {
         let now = Instant::now();
         for id in calls {
             let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
-            // One that is late is taken off the table by its caller, who is about to notice.
             if pending.deadline() > now {
                 let _ = link.replay(pending.frame(id), Some(id));
+            } else if pending.is_abandoned() {
+                state.requests.remove(&id);
             }
+            // Else its caller is about to notice, and takes it off the table.
         }
         drop(state);
         self.status.send_if_modified(|now| {
