@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
@@ -23,15 +26,19 @@ use crate::{
     spec::Failure,
 };
 
-/// Keeps a follower registered until it is closed.
+/// Keeps a follower registered until it is closed, or until the runtime ends, which closes it.
+///
+/// Whoever waits for the end waits for `status` to be dropped; `dial`, which holds a leader in this
+/// process, is dropped before it.
 pub(super) async fn run(
     shared: Arc<Shared>,
+    mut status: watch::Receiver<Status>,
     mut dial: Box<dyn Dial>,
     liveness: Option<Arc<Liveness>>,
 ) {
+    let _shut = ShutOnDrop(&shared);
     let channel = Follower::registration(&shared);
     let mut backoff = Backoff::new(shared.options.reconnect);
-    let mut status = shared.status.subscribe();
     loop {
         let dialed = {
             let report = |error: Error| shared.note_down(Status::Down(Some(error)));
@@ -65,7 +72,16 @@ pub(super) async fn run(
     }
 }
 
-async fn closed(status: &mut tokio::sync::watch::Receiver<Status>) {
+/// Nothing can come of calls once the task that drives the link is gone.
+struct ShutOnDrop<'a>(&'a Shared);
+
+impl Drop for ShutOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
+async fn closed(status: &mut watch::Receiver<Status>) {
     let is_closed = |status: &Status| matches!(status, Status::Closed);
     if status.wait_for(is_closed).await.is_err() {
         // The sender lives in what `run` holds itself.

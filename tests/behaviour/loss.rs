@@ -226,6 +226,30 @@ async fn a_leader_whose_runtime_ends_is_lost_for_all_in_its_process() {
 }
 
 #[tokio::test]
+async fn a_follower_whose_runtime_ends_is_closed() {
+    let backend = Backend::new();
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, 0, calm()).await;
+    let port = crate::support::port(&leader);
+    let (user, mut watch) = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let user = follow::<Registry>(port, calm()).await;
+            let mut watch = user.watch("k");
+            assert_eq!(next(&mut watch).await, "v");
+            (user, watch)
+        })
+    })
+    .join()
+    .unwrap();
+    assert!(matches!(watch.state(), State::Closed { .. }), "{:?}", watch.state());
+    assert_eq!(next(&mut watch).await, "closed closed");
+    assert_eq!(watch.current().as_deref().map(String::as_str), Some("v"));
+    let error = soon("an answer", user.echo(Vec::new())).await.unwrap_err();
+    assert!(format!("{error:?}").contains("closed"), "{error:?}");
+}
+
+#[tokio::test]
 async fn of_competitors_in_one_process_the_next_leads_when_a_runtime_ends() {
     let (backend, port) = (Backend::new(), free_port());
     backend.set("k", "v");
