@@ -60,8 +60,18 @@ impl Pending {
     pub(super) fn survives_link(&self) -> bool {
         match self.kind {
             Kind::Invoke { idempotent } => idempotent || !self.is_sent,
-            Kind::Publish(_) | Kind::Unpublish(_) => true,
+            Kind::Publish(_) | Kind::Unpublish(_) => self.is_sent || !self.is_abandoned(),
         }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Whether it is about to change what is published under this key.
+    pub(super) fn concerns(&self, key: &(usize, Bytes)) -> bool {
+        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
     }
 
     /// The frame for it, with the time that remains.
@@ -96,8 +106,8 @@ impl Follower {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it cancels an invoke in the leader; a publish or unpublish that was sent runs to
-    /// its end.
+    /// Dropping it cancels an invoke in the leader; a publish or unpublish that is on its way runs
+    /// to its end.
     pub(crate) async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Reply {
         let idempotent =
             matches!(self.spec_kind(method), MethodKind::Invoke { idempotent: true, .. });
@@ -238,8 +248,9 @@ impl Shared {
         if let Some(error) = self.unusable(&state, pending.method) {
             return Err(error);
         }
-        if let Kind::Publish(_) = pending.kind
+        if let Kind::Publish(key) = &pending.kind
             && state.publications.len() >= self.options.max_subscriptions
+            && !state.publications.contains_key(key)
         {
             let bound = self.options.max_subscriptions;
             let reason = format!("this client has {bound} publications already");
@@ -275,17 +286,14 @@ impl Shared {
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        let is_sent = match state.requests.get(&id) {
-            Some(Request::Call(pending)) => pending.is_sent,
-            _ => return,
-        };
-        if !cancels && is_sent {
-            // It runs to its end, and its answer says whether it is published.
+        if !cancels && state.link.is_some() {
+            // What is queued can't be taken back: it runs to its end, and its answer says whether
+            // it is published.
             return;
         }
-        state.requests.remove(&id);
-        if let Some(registered) = &state.link {
-            // Also for one that is queued and not written: it can't be taken back any more.
+        if state.requests.remove(&id).is_some()
+            && let Some(registered) = &state.link
+        {
             let _ = registered.link.send(Frame::new(id, pb::Cancel {}), None);
         }
     }

@@ -19,12 +19,13 @@ mod topic;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use tokio::{
     sync::{Semaphore, oneshot, watch},
     time::{Instant, timeout_at},
@@ -44,6 +45,25 @@ use crate::{
     protocol::{Frame, handshake, method_table, pb},
     spec::{ChannelSpec, Failure, MethodKind},
 };
+
+/// The followers of this process that have not ended, by owner.
+static FOLLOWERS: LazyLock<DashMap<[u8; 16], Weak<Shared>>> = LazyLock::new(DashMap::new);
+
+/// Closes all followers of this process, and waits until their goodbyes are written.
+///
+/// # Cancel safety
+///
+/// Cancel safe: they are closed from the first poll on.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) async fn close_all() {
+    let followers: Vec<_> = FOLLOWERS.iter().filter_map(|follower| follower.upgrade()).collect();
+    for follower in &followers {
+        follower.shut();
+    }
+    for follower in &followers {
+        follower.status.closed().await;
+    }
+}
 
 /// A follower, which ends when the last clone and the last subscription are dropped.
 #[derive(Clone)]
@@ -111,9 +131,9 @@ struct TopicEntry {
     subscribers: usize,
     /// The request that subscribed on the present link; 0 without a link.
     request: u64,
-    /// The leader took it once.
+    /// A leader took it once.
     is_accepted: bool,
-    /// How often it has refused it since.
+    /// How often leaders have refused it since.
     refusals: u32,
     /// Who waits for the leader's answer to the first request.
     answers: Vec<oneshot::Sender<Result<(), Failure>>>,
@@ -152,8 +172,10 @@ impl Follower {
             options: setup.options,
         });
         let follower = Self(Arc::new(Guard(Arc::clone(&shared))));
-        tokio::spawn(link::run(Arc::clone(&shared), setup.dial, setup.liveness));
+        FOLLOWERS.insert(shared.owner, Arc::downgrade(&shared));
         let mut status = shared.status.subscribe();
+        let run = link::run(Arc::clone(&shared), status.clone(), setup.dial, setup.liveness);
+        tokio::spawn(run);
         let settled = |status: &Status| !matches!(status, Status::Down(_));
         let outcome = timeout_at(deadline, status.wait_for(settled)).await;
         let outcome = outcome.map(|settled| settled.map(|status| status.clone()));
@@ -283,6 +305,12 @@ impl Follower {
         }
         shared.send_subscribe(&mut state, id);
         TopicHandle { follower: Some(self.clone()), id, topic }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        FOLLOWERS.remove(&self.owner);
     }
 }
 
