@@ -211,7 +211,10 @@ impl ArgsReader {
 fn mismatch(message: String) -> Error {
     Error::new(
         ErrorKind::MethodMismatch,
-        format!("{message}; build both ends from the same version of the client"),
+        format!(
+            "the leader can't read the arguments: {message}; build both ends from the same version \
+             of the client"
+        ),
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -42,14 +42,18 @@ pub(super) async fn run(
         };
         match dialed {
             Ok(dialed) => {
-                backoff.reset();
+                let begin = Instant::now();
                 let reason = shared.serve(dialed, liveness.as_deref()).await;
                 shared.lost(&reason);
                 if shared.lock().closed.is_some() {
                     return;
                 }
                 // The first redial comes at once: whoever takes over is found within milliseconds.
-                continue;
+                // But a leader that takes links and loses them is not dialled in a busy loop.
+                if begin.elapsed() > shared.options.reconnect.1 {
+                    backoff.reset();
+                    continue;
+                }
             }
             Err(DialError::Unreachable(error)) => shared.note_down(Status::Down(Some(error))),
             Err(DialError::Refused(error)) => shared.note_down(Status::Refused(error)),
@@ -148,10 +152,9 @@ impl Shared {
         let now = Instant::now();
         for id in calls {
             let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
+            // One that is late is taken off the table by its caller, who is about to notice.
             if pending.deadline() > now {
                 let _ = link.replay(pending.frame(id), Some(id));
-            } else {
-                state.requests.remove(&id);
             }
         }
         drop(state);
@@ -217,8 +220,9 @@ struct LinkEnd<'a> {
     shared: Arc<Shared>,
     generation: u64,
     epoch: u64,
-    /// The topics by the leader's number. Two keys that differ here can be one there.
-    numbers: HashMap<u64, Vec<Arc<Topic>>>,
+    /// The topics by the leader's number. Two keys that differ here can be one there. Who holds a
+    /// topic are its subscribers.
+    numbers: HashMap<u64, Vec<Weak<Topic>>>,
     liveness: Option<&'a Liveness>,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
@@ -289,11 +293,14 @@ impl LinkEnd<'_> {
         let topic = Arc::clone(&entry.topic);
         topic.accepted(self.epoch, result.topic);
         let known = self.numbers.entry(result.topic).or_default();
-        known.retain(|other| !Arc::ptr_eq(other, &topic) && Arc::strong_count(other) > 1);
-        known.push(Arc::clone(&topic));
+        known.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&topic)));
+        known.push(Arc::downgrade(&topic));
         entry.is_accepted = true;
         for answer in entry.answers.drain(..) {
             let _ = answer.send(Ok(()));
+        }
+        if self.numbers.len() > 2 * state.topics.len() {
+            self.numbers.retain(|_, topics| topics.iter().any(|topic| topic.strong_count() > 0));
         }
         if topic.is_one
             && let Some(registered) = &state.link
@@ -302,6 +309,10 @@ impl LinkEnd<'_> {
             let open = pb::Settle { item: 0, done: true, room };
             let _ = registered.link.replay(Frame::new(id, open), None);
         }
+    }
+
+    fn topics(&self, number: u64) -> impl Iterator<Item = Arc<Topic>> {
+        self.numbers.get(&number).into_iter().flatten().filter_map(Weak::upgrade)
     }
 
     fn delivered(&self, id: u64, deliver: &pb::Deliver, value: Bytes) {
@@ -325,12 +336,12 @@ impl Endpoint for LinkEnd<'_> {
         match body {
             Some(Body::Result(result)) => self.result(id, result, payload),
             Some(Body::Update(update)) => {
-                for topic in self.numbers.get(&id).into_iter().flatten() {
+                for topic in self.topics(id) {
                     topic.update(update.version, payload.clone());
                 }
             }
             Some(Body::State(state)) => {
-                for topic in self.numbers.get(&id).into_iter().flatten() {
+                for topic in self.topics(id) {
                     topic.told(state.clone());
                 }
             }

@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt as _, task::noop_waker_ref};
 use tokio::{
+    sync::Semaphore,
     task::AbortHandle,
     time::{Instant, timeout_at},
 };
@@ -132,10 +133,18 @@ impl Leader {
         peer.answer(request, reply);
     }
 
-    /// Starts a call that nobody waits for. It runs to its end, within its deadline.
-    pub(super) fn start_oneway(self: &Arc<Self>, call: Call) {
+    /// Starts a call that nobody waits for, if there is room. It runs to its end, within its
+    /// deadline.
+    pub(super) fn start_oneway(self: &Arc<Self>, call: Call, room: &Arc<Semaphore>) {
+        let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
+            let bound = self.options.max_in_flight;
+            let reason = format!("{bound} oneway calls are in flight on this link already");
+            let error = Error::new(ErrorKind::Overloaded, reason);
+            return self.stats.note_oneway_failure(&self.name_error(call.method, error));
+        };
         let leader = Arc::clone(self);
         let future = async move {
+            let _permit = permit;
             let method = call.method;
             let future = guarded(leader.call(method, call.args));
             let error = match timeout_at(call.deadline, future).await {

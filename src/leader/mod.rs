@@ -122,6 +122,7 @@ impl Leader {
     pub(crate) async fn start(setup: Setup, reservation: Option<Reservation>) -> Result<Arc<Self>> {
         let retry = setup.retry_connect;
         let leader = Arc::new(Self::new(setup)?);
+        leader.watch_runtime();
         if !retry {
             match leader.connect().await {
                 Ok(client) => leader.ready(client),
@@ -166,6 +167,27 @@ impl Leader {
             closing: CancellationToken::new(),
             reservation: Mutex::default(),
         })
+    }
+
+    /// A runtime that is shut down takes the leader's tasks with it, but not the leader, which
+    /// others in this process may hold. It is closed then, so that they look for another.
+    fn watch_runtime(self: &Arc<Self>) {
+        struct Abandon(Weak<Leader>);
+        impl Drop for Abandon {
+            fn drop(&mut self) {
+                if let Some(leader) = self.0.upgrade().filter(|leader| !leader.is_closed()) {
+                    leader.closing.cancel();
+                    leader.client.send_replace(Client::Closed);
+                    drop(lock(&leader.reservation).take());
+                }
+            }
+        }
+        let abandon = Abandon(Arc::downgrade(self));
+        let closing = self.closing.clone();
+        self.runtime.spawn(async move {
+            closing.cancelled().await;
+            drop(abandon);
+        });
     }
 
     async fn connect(&self) -> Result<Arc<dyn Upstream>> {
@@ -406,6 +428,13 @@ impl Leader {
             followers: lock(&self.peers).len(),
             ..self.stats.snapshot()
         }
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        // Lets the tasks go that wait for it and hold nothing else.
+        self.closing.cancel();
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::sync::Semaphore;
+
 use super::{
     Leader,
     call::{Call, InFlight, Running, deadline},
@@ -26,6 +28,8 @@ pub(super) struct Session {
     peer: Arc<Peer>,
     methods: MethodMap,
     in_flight: InFlight,
+    /// Room for oneway calls, which are on no table because nobody waits for them.
+    oneway: Arc<Semaphore>,
     /// Its subscriptions by the request that made each, and by the number of the topic.
     requests: HashMap<u64, Arc<Topic>>,
     numbers: HashMap<u64, Arc<Topic>>,
@@ -36,11 +40,13 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(leader: Arc<Leader>, peer: Arc<Peer>, methods: MethodMap) -> Self {
         leader.owner_came(peer.owner, peer.id);
+        let oneway = Arc::new(Semaphore::new(leader.options.max_in_flight));
         Self {
             leader,
             peer,
             methods,
             in_flight: InFlight::default(),
+            oneway,
             requests: HashMap::new(),
             numbers: HashMap::new(),
             said_goodbye: false,
@@ -76,7 +82,7 @@ impl Session {
         let bound = self.leader.options.max_in_flight;
         let busy = lock(&self.in_flight).len() >= bound;
         match spec.kind {
-            MethodKind::Invoke { oneway: true, .. } => self.leader.start_oneway(call),
+            MethodKind::Invoke { oneway: true, .. } => self.leader.start_oneway(call, &self.oneway),
             _ if busy => {
                 let reason = format!("{bound} calls are in flight on this link already");
                 let error = Error::new(ErrorKind::Overloaded, reason);
@@ -166,6 +172,11 @@ impl Endpoint for Session {
         let limit = self.leader.options.max_payload;
         if payload.len() > limit {
             return Err(Error::protocol(format!("a payload is over the limit of {limit} bytes")));
+        }
+        let begins = matches!(body, Some(Body::Invoke(_) | Body::Subscribe(_)));
+        if begins && (self.requests.contains_key(&id) || lock(&self.in_flight).contains_key(&id)) {
+            // What the first one began could never be ended.
+            return Err(Error::protocol(format!("request {id} was begun twice")));
         }
         match body {
             Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload),

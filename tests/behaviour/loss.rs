@@ -1,12 +1,18 @@
 //! What subscribers are shown when the leader goes and comes back.
 
-use cluster_client::{Cluster, State};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    thread::JoinHandle,
+};
+
+use cluster_client::{Cluster, Role, State};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     actor::Actor,
     backend::{Backend, Step},
     client::packed::Registry,
-    support::{calm, follow, free_port, lead, next, next_value, until},
+    support::{TOKEN, calm, follow, free_port, lead, next, next_value, soon, until},
 };
 
 #[tokio::test]
@@ -155,4 +161,84 @@ async fn many_subscribers_are_all_whole_again() {
         assert_eq!(next(watch).await, "live v");
     }
     assert_eq!(backend.subscribes("7"), 2, "one a leader");
+}
+
+/// A runtime in a thread of its own, with a leader in it, until the sender is dropped.
+async fn elsewhere(
+    backend: &Arc<Backend>,
+    port: u16,
+    role: Role,
+) -> (mpsc::Sender<()>, JoinHandle<()>) {
+    let (ready, is_ready) = oneshot::channel();
+    let (stop, mut stopped) = mpsc::channel(1);
+    let backend = Arc::clone(backend);
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let leader = runtime.block_on(async {
+            let builder = Cluster::<Registry>::builder().role(role).port(port).token(TOKEN);
+            let leader = builder.options(calm()).create(backend).await.unwrap();
+            ready.send(()).unwrap();
+            stopped.recv().await;
+            leader
+        });
+        // Not closed: its tasks end with the runtime.
+        drop(runtime);
+        drop(leader);
+    });
+    soon("a leader elsewhere", is_ready).await.unwrap();
+    (stop, thread)
+}
+
+#[tokio::test]
+async fn a_leader_whose_runtime_ends_is_lost_for_all_in_its_process() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let (stop, thread) = elsewhere(&backend, port, Role::Leader).await;
+    let joined = Cluster::<Registry>::builder().role(Role::Leader).port(port).token(TOKEN);
+    let joined = joined.options(calm()).join().await.unwrap();
+    let user = follow::<Registry>(port, calm()).await;
+    let (mut here, mut there) = (joined.watch("k"), user.watch("k"));
+    assert_eq!(next(&mut here).await, "v");
+    assert_eq!(next(&mut there).await, "v");
+    drop(stop);
+    thread.join().unwrap();
+    assert_eq!(next(&mut here).await, "stale disconnected");
+    assert_eq!(next(&mut there).await, "stale disconnected");
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    assert_eq!(next(&mut there).await, "live v");
+}
+
+#[tokio::test]
+async fn of_competitors_in_one_process_the_next_leads_when_a_runtime_ends() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let (stop, thread) = elsewhere(&backend, port, Role::Compete).await;
+    let user = Cluster::<Registry>::builder().role(Role::Compete).port(port).token(TOKEN);
+    let user = user.options(calm()).create(Arc::clone(&backend)).await.unwrap();
+    let mut watch = user.watch("k");
+    assert_eq!(next(&mut watch).await, "v");
+    assert_eq!(backend.connects.load(SeqCst), 1, "they share one leader");
+    drop(stop);
+    thread.join().unwrap();
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    assert_eq!(next(&mut watch).await, "live v");
+    assert_eq!(Cluster::role(&user), Role::Leader);
+    assert_eq!(backend.connects.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_topic_that_nobody_holds_frees_its_memory_on_both_ends() {
+    let backend = Backend::new();
+    let leader = lead::<Registry>(&backend, 0, calm()).await;
+    let user = follow::<Registry>(crate::support::port(&leader), calm()).await;
+    let mut values = Vec::new();
+    for key in 0..100 {
+        let key = key.to_string();
+        backend.set(&key, "v");
+        let mut watch = user.watch(&key);
+        assert_eq!(next(&mut watch).await, "v");
+        values.push(Arc::downgrade(&watch.current().unwrap()));
+    }
+    until("freed in the follower", || values.iter().all(|value| value.strong_count() == 0)).await;
+    until("freed in the leader", || Cluster::stats(&leader).unwrap().topics == 0).await;
 }

@@ -7,7 +7,6 @@ use std::sync::{
 
 use cluster_client::{Cluster, ErrorKind, Role, State, Subscription, cluster_client};
 use futures::Stream;
-use serde::Deserialize as _;
 use tokio::sync::watch;
 
 use crate::support::{TOKEN, calm, next, port, soon, until};
@@ -76,7 +75,7 @@ impl Older {
 }
 
 impl Older {
-    fn topic(&self) -> impl futures::Stream<Item = String> + use<> {
+    fn topic(&self) -> impl Stream<Item = String> + use<> {
         self.0.subscribes.fetch_add(1, SeqCst);
         futures::stream::unfold((self.0.text.subscribe(), true), |(mut text, first)| async move {
             if !first {
@@ -184,7 +183,7 @@ async fn methods_that_differ_fail_alone_and_say_how() {
         (newer.added().await, "added", "no such method"),
         (newer.versioned().await, "versioned", "version"),
         (newer.retyped().await, "retyped", "does not decode in this process"),
-        (newer.takes("one".to_owned()).await, "takes", "leader"),
+        (newer.takes("one".to_owned()).await, "takes", "the leader can't read"),
     ];
     for (result, method, part) in told {
         let error = result.unwrap_err();
