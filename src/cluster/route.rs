@@ -92,7 +92,7 @@ impl<T: ClusterClient> Compete<T> {
         let server =
             LocalServer::bind(*port, token, options).map_err(|error| match error.kind() {
                 // Another process was faster: it is found at the next try.
-                ErrorKind::PortBusy => DialError::Unreachable(error),
+                ErrorKind::PortBusy => DialError::Unreachable(elsewhere(*port)),
                 _ => DialError::Refused(error),
             })?;
         let lead = match Lead::find(*port, &channel.name) {
@@ -103,7 +103,7 @@ impl<T: ClusterClient> Compete<T> {
                     .await
                     .map_err(|error| match error.kind() {
                         // Another client of this process is about to lead it.
-                        ErrorKind::ChannelTaken => DialError::Unreachable(error),
+                        ErrorKind::ChannelTaken => DialError::Unreachable(elsewhere(*port)),
                         _ => DialError::Refused(error),
                     })?
             }
@@ -111,6 +111,12 @@ impl<T: ClusterClient> Compete<T> {
         self.lead.set(Arc::clone(&lead));
         dial_here(&lead, channel)
     }
+}
+
+/// Somebody else has won, which is not an error to show to a user as such.
+fn elsewhere(port: u16) -> Error {
+    let reason = format!("another one is about to lead on port {port}");
+    Error::new(ErrorKind::Disconnected, reason)
 }
 
 impl<T: ClusterClient> Dial for Compete<T> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cluster_client::{Cluster, Role};
+use cluster_client::{Change, Cluster, Role};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 
@@ -227,7 +227,11 @@ async fn obey(cluster: &Cluster<Registry>, backend: &Arc<Backend>, command: &str
             let mut watch = cluster.watch(key);
             tokio::spawn(async move {
                 loop {
-                    say("event", &show(&watch.changed().await));
+                    let change = watch.changed().await;
+                    say("event", &show(&change));
+                    if matches!(change, Change::Closed { .. }) {
+                        return;
+                    }
                 }
             });
             done()

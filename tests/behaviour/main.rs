@@ -6,6 +6,7 @@ mod client;
 mod conformance_calls;
 mod conformance_roles;
 mod conformance_topics;
+mod election;
 mod everywhere;
 mod freeze;
 mod loss;
