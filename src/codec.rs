@@ -151,6 +151,9 @@ impl ArgsWriter {
     }
 
     fn put<C: Encode<T>, T: ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        if self.out.is_empty() {
+            self.out.reserve(SMALL_CALL);
+        }
         let start = self.out.len();
         self.out.put_u32(0);
         C::encode(value, &mut self.out)?;
@@ -160,6 +163,9 @@ impl ArgsWriter {
         Ok(())
     }
 }
+
+/// The bytes that most calls fit in, so that they allocate once.
+const SMALL_CALL: usize = 128;
 
 /// Reads the arguments of a call, in their order.
 #[derive(Debug)]

@@ -43,7 +43,8 @@ impl Upstream {
         let state = (self.total.subscribe(), 0_u64);
         Ok(futures::stream::unfold(state, move |(mut total, last)| async move {
             total.wait_for(|total| *total > last).await.ok()?;
-            let value = format!("{:0>width$}", last + 1, width = len as usize);
+            let number = format!("{:020}", last + 1);
+            let value = number + &"x".repeat((len as usize).saturating_sub(20));
             Some((value, (total, last + 1)))
         }))
     }

@@ -7,6 +7,8 @@ mod builder;
 mod client;
 mod deliveries;
 mod lead;
+#[cfg(test)]
+mod model;
 mod proxy;
 mod route;
 mod subscription;

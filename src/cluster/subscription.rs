@@ -256,8 +256,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         loop {
             match self.decode(&entry) {
                 Ok(value) => return Some(value),
-                // One that does not decode leaves the one before in force.
-                Err(_) => entry = self.handle.topic.before(&entry)?,
+                // One that does not decode leaves the one before in force, and stale.
+                Err(error) => {
+                    self.handle.topic.note_undecodable(&entry, error);
+                    entry = self.handle.topic.before(&entry)?;
+                }
             }
         }
     }

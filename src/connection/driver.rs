@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Rounds of read and write before other tasks get their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 4;
 
 /// How long a link that is to close may take to write what is queued.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -62,7 +62,11 @@ where
         next_heartbeat: next,
         flush_until: None,
     };
-    let reason = poll_fn(|cx| driver.poll(cx)).await;
+    // The peer may have sent more right behind the handshake.
+    let reason = match driver.take_packets() {
+        Ok(()) => poll_fn(|cx| driver.poll(cx)).await,
+        Err(error) => error,
+    };
     link.shut(&reason);
     reason
 }
@@ -91,9 +95,9 @@ struct Driver<'a, S, E> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        // Registered before the queue is looked at, so that nothing queued later is missed.
-        self.link.0.waker.register(cx.waker());
         for _ in 0..ROUNDS {
+            // What is queued from here on is written below, so that nobody need wake this task.
+            drop(self.link.0.waker.take());
             // Reading comes before the timer: a process that was frozen or busy sees what the
             // peer sent meanwhile before it judges the peer's silence.
             let read = match self.poll_read(cx) {
@@ -104,6 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if let Err(error) = self.poll_timer(cx) {
                 return Poll::Ready(error);
             }
+            // Registered before the queue is looked at, so that nothing queued later is missed.
+            self.link.0.waker.register(cx.waker());
             match self.poll_write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Ready(Ok(())) => {
@@ -138,6 +144,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         self.reader.filled(read);
         self.link.note_heard();
         self.endpoint.on_heard();
+        Poll::Ready(self.take_packets())
+    }
+
+    /// Hands on all packets that are whole.
+    fn take_packets(&mut self) -> Result<()> {
         while let Some(packet) = self.reader.next()? {
             let packet = match packet.body {
                 Some(Body::Part(part)) => match self.assembler.push(part)? {
@@ -148,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             };
             self.endpoint.on_packet(packet)?;
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<()> {
@@ -157,6 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             let late = now.duration_since(self.timer.deadline()) > self.options.heartbeat / 4;
             if now >= self.next_heartbeat {
                 self.next_heartbeat = now + self.options.heartbeat;
+                self.reader.release();
+                self.batch.release();
                 self.batch.push(Frame::new(0, Heartbeat::default()), None);
             }
             if late {
@@ -188,7 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 next = next.min(now + left + Duration::from_millis(1));
             }
         }
-        if let Some(until) = self.flush_until {
+        // Once it is over, the writer ends the link, and a timer in the past would only spin.
+        if let Some(until) = self.flush_until.filter(|until| *until > now) {
             next = next.min(until);
         }
         next
@@ -254,7 +268,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
     /// Ready when the link was asked to close and nothing is left to write, or time is up.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        let Some(reason) = self.link.queue().closing.clone() else { return Poll::Pending };
+        let queue = self.link.queue();
+        // What was queued since the last look goes first; whoever queued it has woken this task.
+        let closing = queue.closing.as_ref().filter(|_| queue.frames.is_empty());
+        let Some(reason) = closing.cloned() else { return Poll::Pending };
+        drop(queue);
         // The peer's end of file is worth waiting for no longer than for the write itself.
         let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
         Poll::Ready(reason)
@@ -263,4 +281,61 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
 fn lost(error: &io::Error) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the connection was lost: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::pb::{self, Packet};
+
+    /// Notes what arrives; queues a goodbye, and closes, while the driver makes up a write.
+    #[derive(Default)]
+    struct End {
+        leaves: Option<Link>,
+        seen: Vec<u64>,
+    }
+
+    impl Endpoint for End {
+        fn on_packet(&mut self, packet: Packet) -> Result<()> {
+            self.seen.push(packet.id);
+            Ok(())
+        }
+
+        fn fill(&mut self, _: &mut Batch) {
+            if let Some(link) = self.leaves.take() {
+                link.send(Frame::new(7, pb::GoAway::default()), None).unwrap();
+                link.finish(Error::closed("this end"));
+            }
+        }
+    }
+
+    async fn run(stream: impl AsyncRead + AsyncWrite + Unpin, reader: FrameReader, end: &mut End) {
+        let link = end.leaves.clone().unwrap_or_else(|| Link::new(1 << 20));
+        drive(stream, reader, &link, end, &Options::default()).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_before_the_end_is_written_whenever_it_comes() {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let mut leaves = End { leaves: Some(Link::new(1 << 20)), ..End::default() };
+        let mut stays = End::default();
+        tokio::join!(
+            run(ours, FrameReader::default(), &mut leaves),
+            run(theirs, FrameReader::default(), &mut stays),
+        );
+        assert_eq!(stays.seen, [7]);
+    }
+
+    #[tokio::test]
+    async fn what_came_with_the_handshake_is_not_lost() {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let mut reader = FrameReader::default();
+        for chunk in Frame::new(9, pb::GoAway::default()).chunks() {
+            reader.buffer().extend_from_slice(&chunk);
+        }
+        drop(theirs);
+        let mut end = End::default();
+        run(ours, reader, &mut end).await;
+        assert_eq!(end.seen, [9]);
+    }
 }

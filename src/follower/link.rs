@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
-    Status, Stream, Topic,
+    Status, Stream, Topic, TopicEntry,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
@@ -262,16 +262,33 @@ impl LinkEnd<'_> {
             count,
             "publishing again failed; trying again"
         );
+        self.again_after(failures, move |shared, state| shared.send_replay(state, key, failures));
+    }
+
+    /// Sends something again after a pause, if the link is still the same then.
+    fn again_after(
+        &self,
+        failures: u32,
+        send: impl FnOnce(&Shared, &mut super::State) + Send + 'static,
+    ) {
         let (shared, generation) = (Arc::clone(&self.shared), self.generation);
-        let longest = shared.options.reconnect.1;
-        let pause = shared.options.reconnect.0.saturating_mul(1 << failures.min(16)).min(longest);
+        let (shortest, longest) = shared.options.reconnect;
+        let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
         tokio::spawn(async move {
             sleep(pause).await;
             let mut state = shared.lock();
             if state.link.as_ref().is_some_and(|link| link.generation == generation) {
-                shared.send_replay(&mut state, key, failures);
+                send(&shared, &mut state);
             }
         });
+    }
+
+    /// The leader took this subscription once, and refuses it now, as after a restart while the
+    /// upstream is in trouble. That ends nothing: it is asked again until it takes it.
+    fn refused_for_now(&self, id: u64, entry: &mut TopicEntry, error: Error) {
+        entry.refusals += 1;
+        entry.topic.refused(self.shared.name_error(entry.topic.method, error));
+        self.again_after(entry.refusals, move |shared, state| shared.send_subscribe(state, id));
     }
 
     fn subscribed(&mut self, id: u64, result: pb::SubscribeResult) {
@@ -280,6 +297,10 @@ impl LinkEnd<'_> {
         let Some(entry) = state.topics.get_mut(&topic) else { return };
         if let Some(refused) = result.refused {
             let failure = Failure::from(refused);
+            let kind = failure.clone().into_error().kind();
+            if entry.is_accepted && !matches!(kind, ErrorKind::MethodMismatch | ErrorKind::Decode) {
+                return self.refused_for_now(topic, entry, failure.into_error());
+            }
             let Some(entry) = state.topics.remove(&topic) else { return };
             state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
             drop(state);
@@ -296,6 +317,7 @@ impl LinkEnd<'_> {
         known.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&topic)));
         known.push(Arc::downgrade(&topic));
         entry.is_accepted = true;
+        entry.refusals = 0;
         for answer in entry.answers.drain(..) {
             let _ = answer.send(Ok(()));
         }
@@ -337,7 +359,7 @@ impl Endpoint for LinkEnd<'_> {
             Some(Body::Result(result)) => self.result(id, result, payload),
             Some(Body::Update(update)) => {
                 for topic in self.topics(id) {
-                    topic.update(update.version, payload.clone());
+                    topic.update(self.generation, update.version, payload.clone());
                 }
             }
             Some(Body::State(state)) => {

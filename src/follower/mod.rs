@@ -113,6 +113,8 @@ struct TopicEntry {
     request: u64,
     /// The leader took it once.
     is_accepted: bool,
+    /// How often it has refused it since.
+    refusals: u32,
     /// Who waits for the leader's answer to the first request.
     answers: Vec<oneshot::Sender<Result<(), Failure>>>,
 }
@@ -273,6 +275,7 @@ impl Follower {
             subscribers: 1,
             request: 0,
             is_accepted: false,
+            refusals: 0,
             answers: answer.into_iter().collect(),
         };
         state.topics.insert(id, entry);

@@ -102,8 +102,12 @@ pub(crate) struct Topic {
 }
 
 struct Inner {
-    ring: VecDeque<Arc<Entry>>,
+    /// The newest value, and those before it that a subscriber has yet to take.
+    ring: VecDeque<Kept>,
     ring_bytes: usize,
+    /// The value that left the ring last and may decode, for when the newest does not.
+    before: Option<Arc<Entry>>,
+    subscribers: usize,
     last_seq: u64,
     total: u64,
     /// Which leader, topic and version the newest value is of.
@@ -117,6 +121,13 @@ struct Inner {
     items: VecDeque<Item>,
     wakers: Vec<(u64, Waker)>,
     last_subscriber: u64,
+}
+
+/// A value in the ring.
+struct Kept {
+    entry: Arc<Entry>,
+    /// How many subscribers have not taken it yet.
+    waiting: usize,
 }
 
 /// What a follower can tell a leader that it has.
@@ -176,6 +187,8 @@ impl Topic {
             inner: Mutex::new(Inner {
                 ring: VecDeque::new(),
                 ring_bytes: 0,
+                before: None,
+                subscribers: 0,
                 last_seq: 0,
                 total: 0,
                 has: Has::default(),
@@ -198,25 +211,25 @@ impl Topic {
     /// A subscriber that has seen nothing: it is given the current value, if there is one.
     pub(crate) fn cursor(&self) -> Cursor {
         let mut inner = self.lock();
-        inner.last_subscriber += 1;
-        Cursor {
-            id: inner.last_subscriber,
-            seq: inner.last_seq.saturating_sub(1),
-            total: inner.ring.back().map_or(0, |entry| entry.total - 1),
-            shown: Shown::Starting,
-        }
+        let seq = inner.last_seq.saturating_sub(1);
+        let total = inner.ring.back().map_or(0, |newest| newest.entry.total - 1);
+        inner.join(seq);
+        Cursor { id: inner.last_subscriber, seq, total, shown: Shown::Starting }
     }
 
     /// A subscriber that is where another one is.
     pub(crate) fn clone_cursor(&self, cursor: &Cursor) -> Cursor {
         let mut inner = self.lock();
-        inner.last_subscriber += 1;
+        inner.join(cursor.seq);
         Cursor { id: inner.last_subscriber, ..cursor.clone() }
     }
 
     /// A subscriber is gone.
     pub(crate) fn leave(&self, cursor: &Cursor) {
-        self.lock().wakers.retain(|(id, _)| *id != cursor.id);
+        let mut inner = self.lock();
+        inner.wakers.retain(|(id, _)| *id != cursor.id);
+        inner.subscribers -= 1;
+        inner.taken(cursor.seq, u64::MAX);
     }
 
     /// The newest value that arrived.
@@ -226,7 +239,9 @@ impl Topic {
 
     /// The newest value before this one, for when this one does not decode.
     pub(crate) fn before(&self, entry: &Entry) -> Option<Arc<Entry>> {
-        self.lock().ring.iter().rev().find(|other| other.seq < entry.seq).cloned()
+        let inner = self.lock();
+        let kept = inner.ring.iter().rev().map(|kept| &kept.entry).chain(&inner.before);
+        kept.into_iter().find(|other| other.seq < entry.seq).cloned()
     }
 
     /// The state that subscribers are shown.
@@ -262,9 +277,13 @@ impl Topic {
         Poll::Pending
     }
 
-    /// The newest value does not decode: the topic is stale until one does.
+    /// A value does not decode: if it is the newest, the topic is stale until one does.
     pub(crate) fn note_undecodable(&self, entry: &Entry, error: Error) {
-        self.lock().undecodable = Some((entry.seq, Instant::now(), error));
+        let mut inner = self.lock();
+        // A subscriber that is behind must not take back what another said of a newer one.
+        if inner.undecodable.as_ref().is_none_or(|(seq, ..)| *seq < entry.seq) {
+            inner.undecodable = Some((entry.seq, Instant::now(), error));
+        }
     }
 
     pub(super) fn has(&self) -> Has {
@@ -279,19 +298,18 @@ impl Topic {
         }
     }
 
-    /// A value of the leader.
-    pub(super) fn update(&self, version: u64, payload: Bytes) {
-        let generation = self.reach.generation();
+    /// A value of the leader, on the link of this generation.
+    pub(super) fn update(&self, generation: u64, version: u64, payload: Bytes) {
         let mut inner = self.lock();
         let before = inner.has.version;
         if version <= before && before > 0 {
             // Sent for another subscription of this process to the same topic.
             return;
         }
-        let was_live = matches!(inner.state(&self.reach), State::Live);
+        let is_same = inner.ring.back().is_some_and(|newest| newest.entry.bytes == payload);
+        let was_live = is_same && matches!(inner.state(&self.reach), State::Live);
         inner.has.version = version;
         inner.told = (generation, Told::Live);
-        let is_same = inner.ring.back().is_some_and(|newest| newest.bytes == payload);
         if !is_same {
             // Of a new epoch it is not known how many there were.
             inner.total += if before > 0 { version - before } else { 1 };
@@ -322,11 +340,11 @@ impl Topic {
         inner.ring_bytes += bytes.len();
         let entry = Arc::new(Entry { seq: inner.last_seq, total: inner.total, bytes, decoded });
         self.newest.store(Some(Arc::clone(&entry)));
-        inner.ring.push_back(entry);
+        let waiting = inner.subscribers;
+        inner.ring.push_back(Kept { entry, waiting });
         let (values, bytes) = self.bounds;
-        while inner.ring.len() > 1 && (inner.ring.len() > values || inner.ring_bytes > bytes) {
-            inner.ring_bytes -= inner.ring.pop_front().map_or(0, |entry| entry.bytes.len());
-        }
+        inner.shrink(|inner| inner.ring.len() > values || inner.ring_bytes > bytes);
+        inner.shrink(Inner::is_front_taken);
     }
 
     /// A change of state that brings no value.
@@ -348,6 +366,18 @@ impl Topic {
         let generation = self.reach.generation();
         let mut inner = self.lock();
         inner.told = (generation, told);
+        inner.wake();
+    }
+
+    /// The leader does not take the subscription for now.
+    pub(super) fn refused(&self, cause: Error) {
+        let generation = self.reach.generation();
+        let mut inner = self.lock();
+        let since = match inner.state(&self.reach) {
+            State::Stale { since, .. } => since,
+            _ => Instant::now(),
+        };
+        inner.told = (generation, Told::Stale(since, cause));
         inner.wake();
     }
 
@@ -435,6 +465,7 @@ impl Inner {
         }
         if let Some(entry) = self.next_entry(cursor.seq) {
             let missed = entry.total.saturating_sub(cursor.total + 1);
+            self.taken(cursor.seq, entry.seq);
             cursor.seq = entry.seq;
             cursor.total = entry.total;
             cursor.shown = Shown::Live;
@@ -451,7 +482,9 @@ impl Inner {
             }
             State::Live if cursor.shown != Shown::Live => {
                 cursor.shown = Shown::Live;
-                Some(Event::Live { entry: self.ring.back().cloned() })
+                Some(Event::Live {
+                    entry: self.ring.back().map(|newest| Arc::clone(&newest.entry)),
+                })
             }
             State::Starting { .. } | State::Stale { .. } | State::Live => None,
         }
@@ -463,7 +496,42 @@ impl Inner {
         }
         let behind = usize::try_from(self.last_seq - seen).unwrap_or(usize::MAX);
         let index = self.ring.len().checked_sub(behind);
-        index.and_then(|index| self.ring.get(index)).or(self.ring.back()).cloned()
+        let kept = index.and_then(|index| self.ring.get(index)).or(self.ring.back())?;
+        Some(Arc::clone(&kept.entry))
+    }
+
+    /// Adds a subscriber that has taken the values up to `seq`.
+    fn join(&mut self, seq: u64) {
+        self.last_subscriber += 1;
+        self.subscribers += 1;
+        for kept in self.ring.iter_mut().rev().take_while(|kept| kept.entry.seq > seq) {
+            kept.waiting += 1;
+        }
+    }
+
+    /// A subscriber has taken, or will not take, the values after `from`, up to `to`.
+    fn taken(&mut self, from: u64, to: u64) {
+        let first = self.ring.front().map_or(0, |oldest| oldest.entry.seq);
+        let skip = usize::try_from((from + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        for kept in self.ring.iter_mut().skip(skip).take_while(|kept| kept.entry.seq <= to) {
+            kept.waiting -= 1;
+        }
+        self.shrink(Self::is_front_taken);
+    }
+
+    fn is_front_taken(&self) -> bool {
+        self.ring.front().is_some_and(|oldest| oldest.waiting == 0)
+    }
+
+    /// Lets the oldest values go while there are too many, but never the newest.
+    fn shrink(&mut self, too_many: impl Fn(&Self) -> bool) {
+        while self.ring.len() > 1 && too_many(self) {
+            let Some(Kept { entry, .. }) = self.ring.pop_front() else { return };
+            self.ring_bytes -= entry.bytes.len();
+            if !matches!(entry.decoded.get(), Some(Err(_))) {
+                self.before = Some(entry);
+            }
+        }
     }
 
     fn register(&mut self, id: u64, cx: &Context<'_>) {

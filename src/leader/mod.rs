@@ -3,7 +3,7 @@
 //! ```text
 //!  link ──► Session ──► calls         (call.rs, share.rs)
 //!                   ──► topics        (topics.rs drives; topic.rs and work.rs are the state)
-//!                   ──► publications  (publication.rs)
+//!                   ──► publications  (publication.rs: by owner; cell.rs: by key)
 //!                          │
 //!                          ▼
 //!                    dyn Upstream     the real client
@@ -12,6 +12,7 @@
 //! thing, and the same semantics in every role.
 
 mod call;
+mod cell;
 mod peer;
 mod publication;
 mod session;
@@ -260,8 +261,7 @@ impl Leader {
             Health::Restored => {
                 tracing::info!(channel = %self.channel, "the upstream is restored");
                 let _ = self.health.send_replace(Ok(()));
-                let leader = Arc::clone(self);
-                self.tasks.spawn_on(async move { leader.publish_again().await }, &self.runtime);
+                self.publish_again();
             }
         }
     }

@@ -63,6 +63,9 @@ struct Progress<P> {
     cursor: u64,
     /// The last turn that the follower knows.
     told: u64,
+    /// Another subscription of the follower to this topic has the value already, so that the value
+    /// alone would not tell it the state.
+    say_state: bool,
     /// A large value is on its way in parts; a newer one waits for its end.
     busy: bool,
     /// The follower was woken and has not drained since.
@@ -143,19 +146,35 @@ impl<P: Clone> TopicState<P> {
     }
 
     /// Adds a follower, which has the value of version `has` already. It counts as woken.
+    ///
+    /// One that is here already subscribed once more: what it is told is for both.
     pub(super) fn attach(&mut self, id: u64, peer: P, request: u64, has: Option<u64>) {
         let up_to_date = has == Some(self.version);
         let cursor = if up_to_date { self.version } else { self.version.saturating_sub(1) };
-        let progress = Progress { peer, request, cursor, told: 0, busy: false, woken: true };
+        let before = self.followers.get(&id);
+        let progress = Progress {
+            peer,
+            request,
+            cursor: before.map_or(cursor, |before| before.cursor.min(cursor)),
+            told: 0,
+            say_state: before.is_some(),
+            busy: before.is_some_and(|before| before.busy),
+            woken: true,
+        };
         self.followers.insert(id, progress);
     }
 
-    /// Removes a follower, if this request is the one that added it last.
-    pub(super) fn detach(&mut self, id: u64, request: u64) -> Option<P> {
-        if self.followers.get(&id)?.request != request {
-            return None;
+    /// Removes a follower, if this request is the one that added it last, and leaves it to the
+    /// `other` request of its, where there is one.
+    pub(super) fn detach(&mut self, id: u64, request: u64, other: Option<u64>) {
+        let Some(progress) = self.followers.get_mut(&id) else { return };
+        if progress.request != request {
+            return;
         }
-        self.followers.remove(&id).map(|progress| progress.peer)
+        match other {
+            Some(other) => progress.request = other,
+            None => drop(self.followers.remove(&id)),
+        }
     }
 
     /// A large value was written to its end. True: there is more for this follower.
@@ -185,7 +204,8 @@ impl<P: Clone> TopicState<P> {
             }
             let given = give(self.ring[self.ring.len() - behind].clone());
             progress.cursor += 1;
-            if progress.cursor == self.version && matches!(self.state, State::Live) {
+            let is_newest = progress.cursor == self.version;
+            if is_newest && matches!(self.state, State::Live) && !progress.say_state {
                 progress.told = self.turn;
             }
             match given {
@@ -202,6 +222,7 @@ impl<P: Clone> TopicState<P> {
         }
         if progress.told != self.turn {
             progress.told = self.turn;
+            progress.say_state = false;
             give(Frame::new(self.number, self.state.on_wire(now)));
         }
     }
@@ -383,10 +404,10 @@ mod tests {
         let mut topic = topic();
         topic.attach(1, 1, 100, None);
         topic.push(value("a"));
+        drain(&mut topic, 1);
         topic.push(value("b"));
-        let mut seen = 0;
-        topic.attach(1, 1, 101, None);
         topic.push(value("c"));
+        let mut seen = 0;
         topic.drain(1, Instant::now(), &mut |_| {
             seen += 1;
             Given::NoRoom
@@ -402,8 +423,33 @@ mod tests {
         let mut topic = topic();
         topic.attach(1, 1, 100, None);
         topic.attach(1, 1, 101, None);
-        assert_eq!(topic.detach(1, 100), None);
-        assert_eq!(topic.detach(1, 101), Some(1));
-        assert_eq!(topic.detach(1, 101), None);
+        topic.detach(1, 100, Some(101));
+        assert_eq!(topic.push(value("a")).len() + drain(&mut topic, 1).len(), 2);
+        topic.detach(1, 101, None);
+        assert!(topic.push(value("b")).is_empty());
+    }
+
+    #[test]
+    fn a_follower_that_unsubscribes_one_of_two_goes_on_with_the_other() {
+        let mut topic = topic();
+        topic.attach(1, 1, 100, None);
+        topic.attach(1, 1, 101, None);
+        topic.detach(1, 101, Some(100));
+        topic.push(value("a"));
+        assert_eq!(drain(&mut topic, 1), ["1=a", "live"]);
+        topic.detach(1, 100, None);
+        assert!(topic.push(value("b")).is_empty());
+    }
+
+    #[test]
+    fn two_subscriptions_of_one_follower_are_both_told() {
+        let mut topic = topic();
+        topic.push(value("a"));
+        // The one without the value gets it, and the one with it hears that it is live.
+        topic.attach(1, 1, 100, None);
+        topic.attach(1, 1, 101, Some(1));
+        assert_eq!(drain(&mut topic, 1), ["1=a", "live"]);
+        topic.push(value("b"));
+        assert_eq!(drain(&mut topic, 1), ["2=b"]);
     }
 }

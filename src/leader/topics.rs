@@ -181,14 +181,9 @@ impl Topic {
         let mut inner = lock(&self.inner);
         inner.waiting.retain(|(other, theirs)| (other.id, *theirs) != (peer, request));
         inner.members.remove(&(peer, request));
-        if let Some(left) = inner.state.detach(peer, request) {
-            // Another subscription of the same follower goes on.
-            let other = inner.members.iter().find(|(id, _)| *id == peer).copied();
-            if let Some((id, request)) = other {
-                inner.state.attach(id, Arc::clone(&left), request, None);
-                left.wake(Arc::clone(self));
-            }
-        }
+        // Another subscription of the same follower goes on.
+        let other = inner.members.iter().find(|(id, _)| *id == peer).map(|(_, other)| *other);
+        inner.state.detach(peer, request, other);
         if let Some(work) = &mut inner.work {
             work.detach((peer, request));
         }

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use super::{
-    frame::{Frame, PART},
+    frame::{Frame, LENGTH, PART},
     pb::Part,
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Batch {
     /// Bytes of frames not yet staged, and those of small ones among them.
     queued: usize,
     queued_small: usize,
+    /// Bytes of those that will be put together.
+    queued_copied: usize,
     /// Bytes staged and written since the start; the marks count in `staged_total`.
     staged_total: u64,
     written_total: u64,
@@ -62,6 +64,7 @@ impl Batch {
             self.large.push_back(Large { frame, stream, from: 0, mark, topic: None });
         } else {
             self.queued_small += frame.packet_len();
+            self.queued_copied += copied(&frame);
             self.small.push_back((frame, mark));
         }
     }
@@ -94,10 +97,13 @@ impl Batch {
 
     /// Moves frames into the write that comes next, up to its bound.
     pub(crate) fn stage(&mut self) {
+        // At once what all of it needs, so that it does not move while it grows.
+        self.open.reserve(self.queued_copied.min(MAX_WRITE));
         while self.staged < MAX_WRITE {
             if let Some((frame, mark)) = self.small.pop_front() {
                 self.queued -= frame.packet_len();
                 self.queued_small -= frame.packet_len();
+                self.queued_copied -= copied(&frame);
                 self.mark(mark);
                 for chunk in frame.chunks() {
                     self.put(chunk);
@@ -187,6 +193,13 @@ impl Batch {
         }
     }
 
+    /// Lets go of memory that is not in use.
+    pub(crate) fn release(&mut self) {
+        if self.len() == 0 {
+            self.open = BytesMut::new();
+        }
+    }
+
     /// Whether a write is under way.
     pub(crate) fn is_staged(&self) -> bool {
         self.staged > 0
@@ -199,6 +212,11 @@ impl Batch {
         self.advance(bytes.len(), |_| {});
         (!bytes.is_empty()).then_some(bytes)
     }
+}
+
+/// How much of a small frame is put together with others.
+fn copied(frame: &Frame) -> usize {
+    if frame.packet_len() < COPY { LENGTH + frame.packet_len() } else { 0 }
 }
 
 /// A frame with a part, up to the length of its data.

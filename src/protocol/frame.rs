@@ -19,7 +19,8 @@ const INLINE: usize = 4 << 10;
 /// Tag of `Packet.payload` (field 31, length-delimited).
 const PAYLOAD_TAG: u32 = 31 << 3 | 2;
 
-const LENGTH: usize = 4;
+/// Bytes of the length before a packet.
+pub(super) const LENGTH: usize = 4;
 
 /// An encoded packet. Cheap to clone: every follower of a topic gets the same bytes.
 #[derive(Debug, Clone)]
@@ -150,10 +151,7 @@ impl FrameReader {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the length is over the limit, which
     /// is checked before anything is allocated, or if the bytes are no packet.
     pub(crate) fn next(&mut self) -> Result<Option<Packet>> {
-        let Some(length) = self.buffer.first_chunk::<LENGTH>() else {
-            self.release();
-            return Ok(None);
-        };
+        let Some(length) = self.buffer.first_chunk::<LENGTH>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         if length > MAX_FRAME {
             return Err(Error::protocol(format!(
@@ -168,9 +166,10 @@ impl FrameReader {
         decode(self.buffer.split_to(length).freeze()).map(Some)
     }
 
-    /// An idle link keeps no buffer.
-    fn release(&mut self) {
-        if self.buffer.is_empty() && self.buffer.capacity() > Self::ROOM.0 {
+    /// Lets the buffer go, if nothing is in it. Called now and then, so that a busy link keeps its
+    /// buffer and an idle one keeps none.
+    pub(crate) fn release(&mut self) {
+        if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
     }

@@ -216,6 +216,20 @@ async fn a_value_that_does_not_decode_makes_its_subscription_stale_and_no_other(
 }
 
 #[tokio::test]
+async fn who_only_reads_the_current_value_is_shown_that_the_newest_does_not_decode() {
+    let upstream = Upstream::new("1");
+    let (_older, newer) = cast(&upstream).await;
+    let number = newer.number();
+    assert_eq!(number.ready().await.unwrap().0, 1);
+    upstream.text.send_replace("one".to_owned());
+    until("stale", || {
+        assert_eq!(number.current().map(|number| number.0), Some(1));
+        matches!(number.state(), State::Stale { .. })
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_first_value_that_does_not_decode_gives_no_value() {
     let upstream = Upstream::new("one");
     let (_older, newer) = cast(&upstream).await;

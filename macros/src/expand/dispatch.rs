@@ -226,7 +226,7 @@ fn key_of(client: &Client, method: &Method) -> Option<TokenStream> {
         Key::Arguments => signature::encode(place, method.params.iter().map(key_argument)),
         Key::Parts(parts) => {
             let bindings = as_written(method);
-            let key = signature::encode(place, parts.iter().map(assert_part));
+            let key = signature::encode(place, parts.iter().map(|part| assert_part(method, part)));
             quote!(#bindings #key)
         }
     })
@@ -241,9 +241,9 @@ fn key_argument(Param { ident, ty, .. }: &Param) -> (Span, TokenStream) {
     (place, quote_spanned!(shown_at(place)=> __cluster::assert_key(#reference)))
 }
 
-fn assert_part(part: &syn::Expr) -> (Span, TokenStream) {
+fn assert_part(method: &Method, part: &syn::Expr) -> (Span, TokenStream) {
     let place = part.span();
-    let reference = key_part(part);
+    let reference = key_part(method, part);
     (place, quote_spanned!(shown_at(place)=> __cluster::assert_key(#reference)))
 }
 

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{Expr, ext::IdentExt, spanned::Spanned};
+use syn::{Expr, ExprPath, ext::IdentExt, spanned::Spanned};
 
 use super::{lints, local, show_at, shown_at, signature};
 use crate::model::{Client, Key, Kind, Method, Subscribe};
@@ -133,7 +133,7 @@ fn publish(method: &Method, key: &Key) -> TokenStream {
         // The same bytes, encoded once.
         Key::Arguments => quote_spanned!(span=> #args.clone()),
         Key::Parts(parts) => {
-            let parts = parts.iter().map(|part| (part.span(), key_part(part)));
+            let parts = parts.iter().map(|part| (part.span(), key_part(method, part)));
             signature::encode(method.ident.span(), parts)
         }
     };
@@ -156,10 +156,12 @@ fn all_arguments(method: &Method) -> TokenStream {
 }
 
 /// A part of a key, as a reference.
-pub(super) fn key_part(part: &Expr) -> TokenStream {
+pub(super) fn key_part(method: &Method, part: &Expr) -> TokenStream {
     let place = part.span();
     match part {
         Expr::Reference(_) => quote!(#part),
+        // A reference to a reference would be another type for a codec that is not serde.
+        Expr::Path(path) if is_reference(method, path) => quote!(#part),
         Expr::Path(_)
         | Expr::Field(_)
         | Expr::MethodCall(_)
@@ -168,4 +170,8 @@ pub(super) fn key_part(part: &Expr) -> TokenStream {
         | Expr::Index(_) => quote_spanned!(place=> &#part),
         part => quote_spanned!(place=> &(#part)),
     }
+}
+
+fn is_reference(method: &Method, path: &ExprPath) -> bool {
+    method.params.iter().any(|param| param.is_ref && path.path.is_ident(&param.ident))
 }

@@ -1,4 +1,4 @@
-//! A codec of the user's own.
+//! A codec of the user's own, and the one that is not serde.
 
 #![deny(warnings)]
 
@@ -30,6 +30,7 @@ mod codecs {
 use std::sync::Arc;
 
 use cluster_client::{__private::ArgsWriter, ClusterClient, Error, cluster_client};
+use futures::{Stream, stream};
 
 struct Client;
 
@@ -46,10 +47,37 @@ impl Client {
     }
 }
 
+struct Messages;
+
+#[cluster_client(codec = Protobuf)]
+impl Messages {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[subscribe]
+    fn texts(&self, topic: &str, number: u64) -> impl Stream<Item = String> {
+        stream::iter([format!("{topic}{number}")])
+    }
+
+    #[publish(key = (topic, number))]
+    async fn put(&self, topic: &str, number: u64, bytes: &[u8]) -> Result<(), Error> {
+        let _ = (topic, number, bytes);
+        Ok(())
+    }
+
+    #[invoke]
+    async fn get(&self, found: bool) -> Result<Vec<u8>, Error> {
+        Ok(vec![found.into()])
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     assert_eq!(Client::SPEC.codec, "decimal");
     let args = ArgsWriter::new().arg::<codecs::Decimal, _>(&21_u64).finish().unwrap();
     let reply = Arc::new(Client).call(0, args).unwrap().await.unwrap();
     assert_eq!(&reply[..], b"42");
+    assert_eq!(Messages::SPEC.codec, "protobuf");
 }

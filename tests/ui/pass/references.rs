@@ -34,6 +34,18 @@ impl Client {
         Ok(())
     }
 
+    #[publish]
+    async fn name(&self, id: &[u8], name: Cow<'_, str>) -> Result<(), Error> {
+        let _ = (id.len(), name.len());
+        Ok(())
+    }
+
+    #[unpublish(of = "name")]
+    async fn unname(&self, id: Vec<u8>, name: Cow<'static, str>) -> Result<(), Error> {
+        let _ = (id.len(), name.len());
+        Ok(())
+    }
+
     #[invoke(share)]
     async fn map(&self, map: &BTreeMap<String, u64>) -> Result<u64, Error> {
         Ok(map.len() as u64)
@@ -57,6 +69,8 @@ async fn user(client: Cluster<Client>) -> Result<(), Error> {
     let filter = Filter { name: name.clone() };
     drop(client.rows(&name, &columns, &filter));
     client.put(&filter, b"ab").await?;
+    client.name(b"ab", Cow::Borrowed(&name)).await?;
+    client.unname(vec![1], Cow::Borrowed("a")).await?;
     client.map(&BTreeMap::from([(name.clone(), 1)])).await?;
     client.text(Cow::Borrowed("a"), Cow::Borrowed(&name)).await?;
     client.array(&[1, 2, 3, 4]).await?;

@@ -1,0 +1,538 @@
+//! A leader, followers and subscribers in one process and in virtual time, and what must hold of
+//! them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    hub::{Hub, ModelDial},
+    operation::{Operation, PLACES, keys},
+    publisher::Publisher,
+    subscriber::{Hop, Subscriber},
+    upstream::{Calls, Connect, Item, Key, Registry, SPEC, WATCH, args},
+};
+use crate::{
+    cluster::{ProxyCore, Subscription},
+    codec::MessagePack,
+    follower::{Follower, FollowerSetup},
+    leader::{Leader, Setup},
+    options::Options,
+    spec::Health,
+};
+
+/// How often it is looked while time passes: often at first, when most happens.
+const TICK: Duration = Duration::from_millis(100);
+const LATER_TICK: Duration = Duration::from_millis(500);
+const CHANNEL: &str = "model";
+
+/// How often each fault really happened.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Faults {
+    pub(super) cuts: u64,
+    pub(super) freezes: u64,
+    pub(super) bytes_after_thaw: u64,
+    pub(super) stream_faults: u64,
+    pub(super) losses: u64,
+    pub(super) leader_kills: u64,
+    pub(super) leader_stops: u64,
+    pub(super) follower_kills: u64,
+    pub(super) follower_stops: u64,
+    pub(super) refusals: u64,
+    pub(super) missed: u64,
+    pub(super) publish_failures: u64,
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.cuts += other.cuts;
+        self.freezes += other.freezes;
+        self.bytes_after_thaw += other.bytes_after_thaw;
+        self.stream_faults += other.stream_faults;
+        self.losses += other.losses;
+        self.leader_kills += other.leader_kills;
+        self.leader_stops += other.leader_stops;
+        self.follower_kills += other.follower_kills;
+        self.follower_stops += other.follower_stops;
+        self.refusals += other.refusals;
+        self.missed += other.missed;
+        self.publish_failures += other.publish_failures;
+    }
+
+    pub(super) fn each_happened(&self) -> bool {
+        [
+            self.cuts,
+            self.freezes,
+            self.bytes_after_thaw,
+            self.stream_faults,
+            self.losses,
+            self.leader_kills,
+            self.leader_stops,
+            self.follower_kills,
+            self.follower_stops,
+            self.refusals,
+            self.missed,
+            self.publish_failures,
+        ]
+        .iter()
+        .all(|count| *count > 0)
+    }
+}
+
+pub(super) struct World {
+    options: Options,
+    hub: Arc<Hub>,
+    upstream: Registry,
+    places: Vec<Place>,
+    streams: BTreeMap<Key, (Hop, Instant)>,
+    subscribers: Vec<Subscriber>,
+    answered: Vec<Answered>,
+    /// When the upstream did its work badly last.
+    in_trouble: Instant,
+    pub(super) faults: Faults,
+}
+
+struct Place {
+    follower: Option<ProxyCore>,
+    link: (Hop, Instant),
+    /// Which links there are; another one is another `Hop`.
+    relay: usize,
+    /// Counts the times that the topics of the follower may have become others.
+    era: u64,
+    era_noted: bool,
+    publisher: Publisher,
+}
+
+/// A subscribe request that waits for its answer.
+struct Answered {
+    place: usize,
+    key: Key,
+    eager: bool,
+    answer: tokio::task::JoinHandle<Option<Subscription<u64>>>,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let hub = Hub::new(PLACES);
+        let down = (Hop::Down, Instant::now());
+        let place = |_| Place {
+            follower: None,
+            link: down,
+            relay: 0,
+            era: 0,
+            era_noted: false,
+            publisher: Publisher::default(),
+        };
+        let mut world = Self {
+            options: Options { ring_values: 4, ..Options::default() },
+            hub,
+            upstream: Registry::default(),
+            places: (0..PLACES).map(place).collect(),
+            streams: keys().map(|key| (key, down)).collect(),
+            subscribers: Vec::new(),
+            answered: Vec::new(),
+            in_trouble: Instant::now(),
+            faults: Faults::default(),
+        };
+        world.start_leader().await;
+        world
+    }
+
+    pub(super) async fn run(&mut self, operations: &[Operation]) -> Result<(), String> {
+        for (step, operation) in operations.iter().enumerate() {
+            self.apply(operation)
+                .await
+                .map_err(|why| format!("step {step}, {operation:?}: {why}"))?;
+        }
+        self.rest().await.map_err(|why| format!("at rest: {why}"))?;
+        self.leave().await.map_err(|why| format!("when all have left: {why}"))
+    }
+
+    async fn apply(&mut self, operation: &Operation) -> Result<(), String> {
+        use Operation as O;
+        match *operation {
+            O::Subscribe { place, key, alias, eager } => self.subscribe(place, key, alias, eager),
+            O::Clone { which, eager } => {
+                if let Some(chosen) = pick(which, self.subscribers.len()) {
+                    self.subscribers.push(self.subscribers[chosen].again(eager));
+                }
+            }
+            O::Drop { which } => {
+                if let Some(chosen) = pick(which, self.subscribers.len()) {
+                    self.subscribers.swap_remove(chosen);
+                }
+            }
+            O::Read { which, open } => {
+                if let Some(chosen) = pick(which, self.subscribers.len()) {
+                    self.subscribers[chosen].read(open);
+                }
+            }
+            O::Update { key, count } => {
+                (0..count).for_each(|_| self.upstream.lock().update(key));
+            }
+            O::Repeat { key } => self.upstream.lock().give(key, || Item::Value(0)),
+            O::Error { key } => self.upstream.lock().give(key, || Item::Error),
+            O::Panic { key } => self.upstream.lock().give(key, || Item::Panic),
+            O::End { key } => self.upstream.lock().end(key),
+            O::Refuse(refuses) => self.upstream.lock().refuses = refuses,
+            O::Lose => self.lose(),
+            O::Restore => self.upstream.lock().report(Health::Restored),
+            O::Cut { place } => self.cut(place).await?,
+            O::Freeze { place } => self.freeze(place),
+            O::Thaw { place } => self.thaw(place).await,
+            O::RestartLeader { abrupt, pause } => self.restart_leader(abrupt, pause).await?,
+            O::RestartFollower { place, abrupt } => self.restart_follower(place, abrupt).await?,
+            O::Publish { place, key } => self.publish(place, key, true),
+            O::Unpublish { place, key } => self.publish(place, key, false),
+            O::Calls(calls) => self.set_calls(calls),
+            O::Wait(millis) => return self.wait(Duration::from_millis(millis)).await,
+            O::Rest => return self.rest().await,
+        }
+        self.wait(Duration::ZERO).await
+    }
+
+    /// Lets time pass, and checks all the while.
+    async fn wait(&mut self, time: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        let end = start + time;
+        loop {
+            // All tasks run until they wait before virtual time goes on.
+            sleep(Duration::from_millis(1)).await;
+            self.check().await?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let is_early = start.elapsed() < Duration::from_secs(1);
+            sleep(left.min(if is_early { TICK } else { LATER_TICK })).await;
+        }
+    }
+
+    fn subscribe(&mut self, place: usize, key: Key, alias: u8, eager: bool) {
+        let Some(follower) = &self.places[place].follower else { return };
+        if key.0 == WATCH {
+            let subscription = follower.subscribe::<MessagePack, u64>(key.0, args(key.1, alias));
+            self.subscribers.push(Subscriber::new(place, key, subscription, eager));
+            return;
+        }
+        let follower = follower.clone();
+        let answer = tokio::spawn(async move {
+            let args = args(key.1, alias);
+            follower.subscribe_answered::<MessagePack, u64>(key.0, args).await.ok()
+        });
+        self.answered.push(Answered { place, key, eager, answer });
+    }
+
+    async fn take_answers(&mut self) {
+        let mut open = Vec::new();
+        for answered in std::mem::take(&mut self.answered) {
+            if !answered.answer.is_finished() {
+                open.push(answered);
+                continue;
+            }
+            let Answered { place, key, eager, answer } = answered;
+            match answer.await.ok().flatten() {
+                Some(subscription) => {
+                    self.subscribers.push(Subscriber::new(place, key, subscription, eager));
+                }
+                None => self.faults.refusals += 1,
+            }
+        }
+        self.answered = open;
+    }
+
+    fn publish(&mut self, place: usize, key: u8, publish: bool) {
+        let place = &mut self.places[place];
+        if let Some(follower) = &place.follower {
+            place.publisher.start(follower, key, publish);
+        }
+    }
+
+    fn set_calls(&mut self, calls: Calls) {
+        let before = std::mem::replace(&mut self.upstream.lock().calls, calls);
+        if !matches!(before, Calls::Work) {
+            self.in_trouble = Instant::now();
+        }
+    }
+
+    /// Whether the upstream was well for so long that closing can withdraw all in its time.
+    fn can_withdraw(&self) -> bool {
+        let works = matches!(self.upstream.lock().calls, Calls::Work);
+        works && self.in_trouble.elapsed() > Duration::from_secs(16)
+    }
+
+    fn lose(&mut self) {
+        let mut upstream = self.upstream.lock();
+        self.faults.losses += u64::from(upstream.alive);
+        upstream.report(Health::Lost("the model says so".to_owned()));
+    }
+
+    async fn cut(&mut self, place: usize) -> Result<(), String> {
+        let Some(relay) = self.hub.links(place).relays.last().cloned() else { return Ok(()) };
+        relay.cut();
+        sleep(Duration::from_millis(1)).await;
+        if relay.is_up() {
+            return Err("the link is still up".to_owned());
+        }
+        self.faults.cuts += 1;
+        Ok(())
+    }
+
+    fn freeze(&mut self, place: usize) {
+        let Some(relay) = self.hub.links(place).relays.last().cloned() else { return };
+        if !relay.is_frozen() {
+            relay.freeze();
+            self.faults.freezes += 1;
+        }
+    }
+
+    async fn thaw(&mut self, place: usize) {
+        let relays = self.hub.links(place).relays.clone();
+        for relay in relays.into_iter().filter(|relay| relay.is_frozen()) {
+            let before = relay.carried();
+            relay.thaw();
+            sleep(Duration::from_millis(1)).await;
+            self.faults.bytes_after_thaw += relay.carried() - before;
+        }
+    }
+
+    async fn start_leader(&mut self) {
+        let setup = Setup {
+            channel: CHANNEL.to_owned(),
+            spec: SPEC,
+            connector: Box::new(Connect(self.upstream.clone())),
+            options: self.options.clone(),
+            retry_connect: false,
+        };
+        let leader = Leader::start(setup, None).await.expect("the model connects");
+        *self.hub.leader() = Some(leader);
+        for place in 0..PLACES {
+            self.start_follower(place).await;
+        }
+    }
+
+    async fn restart_leader(&mut self, abrupt: bool, pause: u64) -> Result<(), String> {
+        let Some(leader) = self.hub.leader().take() else { return Ok(()) };
+        self.new_era(0..PLACES);
+        if abrupt {
+            self.upstream.kill();
+            (0..PLACES).for_each(|place| {
+                self.hub.links(place).relays.iter().for_each(|relay| relay.cut());
+            });
+            leader.close_in_background();
+            self.faults.leader_kills += 1;
+        } else {
+            let can_withdraw = self.can_withdraw();
+            leader.close().await;
+            let left = self.upstream.lock().published.len();
+            if can_withdraw && left > 0 {
+                return Err(format!("the leader went, and left {left} publications"));
+            }
+            self.upstream.kill();
+            self.faults.leader_stops += 1;
+        }
+        drop(leader);
+        self.wait(Duration::from_millis(pause)).await?;
+        self.new_era(0..PLACES);
+        self.start_leader().await;
+        Ok(())
+    }
+
+    async fn start_follower(&mut self, place: usize) {
+        if self.places[place].follower.is_some() || self.hub.leader().is_none() {
+            return;
+        }
+        let life = {
+            let mut links = self.hub.links(place);
+            links.life += 1;
+            links.life
+        };
+        let setup = FollowerSetup {
+            channel: CHANNEL.to_owned(),
+            spec: SPEC,
+            options: self.options.clone(),
+            dial: Box::new(ModelDial { hub: Arc::clone(&self.hub), place, life }),
+            liveness: None,
+        };
+        let follower = Follower::create(setup).await.expect("the leader is there");
+        self.places[place].follower = Some(ProxyCore::new(follower));
+        self.places[place].publisher = Publisher::default();
+    }
+
+    async fn restart_follower(&mut self, place: usize, abrupt: bool) -> Result<(), String> {
+        let Some(follower) = self.places[place].follower.take() else { return Ok(()) };
+        if abrupt {
+            let mut links = self.hub.links(place);
+            links.life += 1;
+            links.relays.iter().for_each(|relay| relay.cut());
+            self.faults.follower_kills += 1;
+        } else {
+            self.faults.follower_stops += 1;
+        }
+        self.subscribers.retain(|subscriber| subscriber.place != place);
+        self.answered.retain(|answered| answered.place != place);
+        follower.follower().close();
+        drop(follower);
+        self.new_era(place..place + 1);
+        self.wait(Duration::ZERO).await?;
+        self.start_follower(place).await;
+        Ok(())
+    }
+
+    fn new_era(&mut self, places: std::ops::Range<usize>) {
+        for place in places {
+            self.places[place].era += 1;
+            let subscribers = self.subscribers.iter_mut();
+            subscribers.filter(|other| other.place == place).for_each(Subscriber::note_era);
+        }
+    }
+
+    /// Looks how the hops are.
+    fn look(&mut self) {
+        let now = Instant::now();
+        for place in 0..PLACES {
+            let (hop, relay) = match self.hub.links(place).relays.last() {
+                Some(relay) if relay.is_frozen() => (Hop::Frozen, Arc::as_ptr(relay).addr()),
+                Some(relay) => (Hop::Up, Arc::as_ptr(relay).addr()),
+                None => (Hop::Down, 0),
+            };
+            let known = &mut self.places[place];
+            if (hop, relay) != (known.link.0, known.relay) {
+                known.link = (hop, now);
+                known.relay = relay;
+                known.era_noted = false;
+            }
+            let over =
+                hop == Hop::Down && known.link.1.elapsed() + 2 * LATER_TICK > self.options.linger;
+            if over && !std::mem::replace(&mut known.era_noted, true) {
+                self.new_era(place..place + 1);
+            }
+        }
+        let upstream = self.upstream.lock();
+        for (key, known) in &mut self.streams {
+            let hop = if upstream.is_well(*key) { Hop::Up } else { Hop::Down };
+            if hop != known.0 {
+                *known = (hop, now);
+            }
+        }
+    }
+
+    /// What must hold at every step.
+    async fn check(&mut self) -> Result<(), String> {
+        self.look();
+        self.take_answers().await;
+        self.check_logs()?;
+        if self.subscribers.iter().any(|subscriber| subscriber.check_shown().is_err()) {
+            // A bound may pass at this very millisecond.
+            sleep(Duration::from_millis(5)).await;
+            self.look();
+            self.check_logs()?;
+            self.subscribers.iter().try_for_each(Subscriber::check_shown)?;
+        }
+        let mut upstream = self.upstream.lock();
+        for subscriber in &self.subscribers {
+            let (link, stream) =
+                (self.places[subscriber.place].link, self.streams[&subscriber.key]);
+            let value = upstream.value(subscriber.key);
+            subscriber.check_state(link, stream, self.options.stale_after, value)?;
+        }
+        if upstream.doubled > 0 {
+            return Err("two streams of one key were open at a time".to_owned());
+        }
+        self.faults.stream_faults = upstream.faults;
+        for place in 0..PLACES {
+            if self.hub.links(place).relays.iter().any(|relay| !relay.held_still()) {
+                return Err("a frozen link carried something".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_logs(&mut self) -> Result<(), String> {
+        for subscriber in &mut self.subscribers {
+            let era = self.places[subscriber.place].era;
+            subscriber.check_log(era, &self.upstream.lock())?;
+        }
+        for place in &mut self.places {
+            self.faults.publish_failures += place.publisher.take_answers();
+        }
+        let missed = self.subscribers.iter().map(|subscriber| subscriber.missed).sum();
+        self.faults.missed = self.faults.missed.max(missed);
+        Ok(())
+    }
+
+    /// Mends all faults. Then everything must be whole.
+    async fn rest(&mut self) -> Result<(), String> {
+        for place in 0..PLACES {
+            self.thaw(place).await;
+        }
+        self.set_calls(Calls::Work);
+        {
+            let mut upstream = self.upstream.lock();
+            upstream.refuses = false;
+            upstream.report(Health::Restored);
+        }
+        self.subscribers.iter().for_each(|subscriber| subscriber.read(true));
+        self.wait(Duration::from_secs(5)).await?;
+        for key in keys() {
+            // An error of the stream is mended by the next value, and by nothing else.
+            self.upstream.lock().give(key, || Item::Value(0));
+        }
+        // The longest of: linger, grace, the deadline of a call that was slow.
+        self.wait(Duration::from_secs(35)).await?;
+        self.check_whole()
+    }
+
+    fn check_whole(&self) -> Result<(), String> {
+        let upstream = self.upstream.lock();
+        for (place, known) in self.places.iter().enumerate() {
+            if known.link.0 != Hop::Up {
+                return Err(format!("the link of place {place} is {:?}", known.link.0));
+            }
+        }
+        let mut demanded = 0;
+        for key in keys() {
+            let is_demanded = self.subscribers.iter().any(|subscriber| subscriber.key == key);
+            let open = upstream.open_streams(key);
+            if open != usize::from(is_demanded) {
+                return Err(format!("{open} streams of {key:?} are open, wanted: {is_demanded}"));
+            }
+            if is_demanded && self.streams[&key].0 != Hop::Up {
+                return Err(format!("the stream of {key:?} is not well"));
+            }
+            demanded += usize::from(is_demanded);
+        }
+        let topics = self.hub.leader().as_ref().map_or(0, |leader| leader.stats().topics);
+        if topics != demanded {
+            return Err(format!("the leader has {topics} topics instead of {demanded}"));
+        }
+        Publisher::check(self.places.iter().map(|place| &place.publisher), &upstream.published)
+    }
+
+    /// All followers vanish; then nothing may be left of them.
+    async fn leave(&mut self) -> Result<(), String> {
+        self.subscribers.clear();
+        for place in 0..PLACES {
+            let follower = self.places[place].follower.take();
+            let mut links = self.hub.links(place);
+            links.life += 1;
+            if place > 0 {
+                links.relays.iter().for_each(|relay| relay.cut());
+            }
+            if let Some(follower) = follower {
+                follower.follower().close();
+            }
+        }
+        self.wait(Duration::from_secs(25)).await?;
+        let stats = self.hub.leader().as_ref().map(|leader| leader.stats()).unwrap_or_default();
+        let left = (stats.topics, stats.publications, stats.followers);
+        if left != (0, 0, 0) || !self.upstream.lock().published.is_empty() {
+            return Err(format!("{left:?} topics, publications and followers are left"));
+        }
+        Ok(())
+    }
+}
+
+fn pick(which: usize, of: usize) -> Option<usize> {
+    (of > 0).then(|| which % of)
+}
