@@ -262,7 +262,7 @@ impl Follower {
             Err(error) => (Bytes::new(), Some(error)),
         };
         let mut state = shared.lock();
-        let refusal = refusal.or_else(|| shared.refusal(&state, method));
+        let refusal = refusal.or_else(|| shared.unusable(&state, method));
         if refusal.is_none()
             && !is_one
             && let Some(id) = state.shared.get(&(method, key.clone())).copied()
@@ -281,7 +281,8 @@ impl Follower {
         }
         let reach = Arc::clone(&shared.reach);
         let topic = Arc::new(Topic::new((method, key.clone()), is_one, reach, bounds));
-        if let Some(error) = refusal {
+        // Only a new topic counts: one more subscriber to a known one costs the leader nothing.
+        if let Some(error) = refusal.or_else(|| shared.too_many_topics(&state)) {
             let error = shared.name_error(method, error);
             topic.close(error.clone());
             if let Some(answer) = answer {
@@ -346,13 +347,11 @@ impl Shared {
     }
 
     /// Why a topic can't be added, if so.
-    fn refusal(&self, state: &State, method: usize) -> Option<Error> {
-        self.unusable(state, method).or_else(|| {
-            let bound = self.options.max_subscriptions;
-            (state.topics.len() >= bound).then(|| {
-                let reason = format!("this client has {bound} subscriptions already");
-                Error::new(ErrorKind::Overloaded, reason)
-            })
+    fn too_many_topics(&self, state: &State) -> Option<Error> {
+        let bound = self.options.max_subscriptions;
+        (state.topics.len() >= bound).then(|| {
+            let reason = format!("this client has {bound} subscriptions already");
+            Error::new(ErrorKind::Overloaded, reason)
         })
     }
 

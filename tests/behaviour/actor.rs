@@ -241,6 +241,14 @@ async fn obey(cluster: &Cluster<Registry>, backend: &Arc<Backend>, command: &str
             std::mem::forget(cluster.watch(key));
             done()
         }
+        // One work item, which is never settled.
+        ["take"] => {
+            let mut work = cluster.work();
+            let item = soon("a work item", work.recv()).await.unwrap();
+            let text = item.to_string();
+            std::mem::forget((work, item));
+            text
+        }
         ["publish", key, url] => {
             let published = cluster.publish(Registration::new(key, url)).await;
             published.map_or_else(|error| error.to_string(), |()| done())

@@ -78,8 +78,9 @@ async fn a_leader_that_was_blocked_keeps_its_followers() {
     let mut watch = user.watch("k");
     assert_eq!(next(&mut watch).await, "v");
     // Longer than the time after which it drops a link that says nothing: it reads first.
-    leader.ask("block 2500").await;
+    leader.tell("block 2500");
     assert_eq!(next(&mut watch).await, "stale leader_blocked");
+    assert_eq!(leader.reply().await, "done");
     assert_eq!(next(&mut watch).await, "live v");
     assert!(Cluster::down(&user).is_none());
 }

@@ -3,6 +3,9 @@
 mod actor;
 mod backend;
 mod client;
+mod conformance_calls;
+mod conformance_roles;
+mod conformance_topics;
 mod election;
 mod everywhere;
 mod freeze;
