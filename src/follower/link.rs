@@ -1,7 +1,6 @@
 //! The life of a follower's links: dial, register, replay, drive, and again.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
     error::{Error, ErrorKind, Result},
+    id_map::IdMap,
     protocol::{
         Frame,
         pb::{self, Packet, packet::Body},
@@ -107,7 +107,7 @@ impl Shared {
             shared: Arc::clone(self),
             generation,
             epoch: answer.epoch,
-            numbers: HashMap::new(),
+            numbers: IdMap::default(),
             liveness,
             goodbye: None,
         };
@@ -154,7 +154,7 @@ impl Shared {
             let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
             // One that is late is taken off the table by its caller, who is about to notice.
             if pending.deadline() > now {
-                let _ = link.replay(pending.frame(id), Some(id));
+                let _ = link.replay(pending.frame(id, now), Some(id));
             }
         }
         drop(state);
@@ -222,7 +222,7 @@ struct LinkEnd<'a> {
     epoch: u64,
     /// The topics by the leader's number. Two keys that differ here can be one there. Who holds a
     /// topic are its subscribers.
-    numbers: HashMap<u64, Vec<Weak<Topic>>>,
+    numbers: IdMap<Vec<Weak<Topic>>>,
     liveness: Option<&'a Liveness>,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
@@ -360,13 +360,16 @@ impl Endpoint for LinkEnd<'_> {
         Ok(())
     }
 
-    fn on_sent(&mut self, id: u64) {
-        if let Some(Request::Call(pending)) = self.shared.lock().requests.get_mut(&id) {
-            pending.is_sent = true;
+    fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {
+        let mut state = self.shared.lock();
+        for id in ids {
+            if let Some(Request::Call(pending)) = state.requests.get_mut(&id) {
+                pending.is_sent = true;
+            }
         }
     }
 
-    fn on_heard(&mut self) {
+    fn on_heard(&mut self, _now: Instant) {
         if self.shared.reach.heard() {
             self.shared.wake_topics();
         }
