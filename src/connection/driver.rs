@@ -47,8 +47,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Endpoint,
 {
-    link.note_heard();
-    let next = Instant::now() + options.heartbeat;
+    let now = Instant::now();
+    link.note_heard(now);
+    let next = now + options.heartbeat;
     let _shut = ShutOnDrop(link);
     let mut driver = Driver {
         stream,
@@ -142,8 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             )));
         }
         self.reader.filled(read);
-        self.link.note_heard();
-        self.endpoint.on_heard();
+        let now = Instant::now();
+        self.link.note_heard(now);
+        self.endpoint.on_heard(now);
         Poll::Ready(self.take_packets())
     }
 
@@ -222,8 +224,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if written == 0 {
                 return Poll::Ready(Err(lost(&io::ErrorKind::WriteZero.into())));
             }
-            let endpoint = &mut *self.endpoint;
-            self.batch.advance(written, |mark| endpoint.on_sent(mark));
+            {
+                let mut started = self.batch.advance(written).peekable();
+                if started.peek().is_some() {
+                    self.endpoint.on_sent(started);
+                }
+            }
             self.note_backlog();
         }
     }

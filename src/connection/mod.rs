@@ -31,11 +31,11 @@ pub(crate) trait Endpoint: Send {
     /// A whole packet of the peer. An error closes the link with it.
     fn on_packet(&mut self, packet: Packet) -> Result<()>;
 
-    /// The first byte of the frame with this mark was written.
-    fn on_sent(&mut self, _mark: u64) {}
+    /// The first bytes of the frames with these marks were written.
+    fn on_sent(&mut self, _marks: impl Iterator<Item = u64>) {}
 
-    /// Bytes of the peer arrived.
-    fn on_heard(&mut self) {}
+    /// Bytes of the peer arrived, whose packets come next.
+    fn on_heard(&mut self, _now: Instant) {}
 
     /// Nothing was heard of the peer for this long. Called at least each heartbeat.
     fn on_silence(&mut self, _silence: Duration) {}
@@ -155,8 +155,9 @@ impl Link {
         self.0.start.elapsed().saturating_sub(heard)
     }
 
-    fn note_heard(&self) {
-        let millis = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn note_heard(&self, now: Instant) {
+        let since_start = now.saturating_duration_since(self.0.start);
+        let millis = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
         self.0.heard.store(millis, Ordering::Relaxed);
     }
 

@@ -74,9 +74,9 @@ impl Pending {
         matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
     }
 
-    /// The frame for it, with the time that remains.
-    pub(super) fn frame(&self, id: u64) -> Frame {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+    /// The frame for it, with the time that remains from `now`.
+    pub(super) fn frame(&self, id: u64, now: Instant) -> Frame {
+        let left = self.deadline.saturating_duration_since(now);
         let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         let method = self.method as u32;
         let args = self.args.clone();
@@ -170,19 +170,24 @@ impl Follower {
         let named = |error| Failure::Cluster(shared.name_error(method, error));
         let args = args.and_then(|args| shared.check_size(&args).map(|()| args)).map_err(named)?;
         let timeout = shared.timeout(method);
-        let deadline = Instant::now() + timeout;
+        let mut now = Instant::now();
+        let deadline = now + timeout;
         // Whoever finds no room waits, within the deadline.
         let permit = match shared.in_flight.try_acquire() {
             Ok(permit) => permit,
-            Err(_) => timeout_at(deadline, shared.in_flight.acquire())
-                .await
-                .map_err(|_| named(shared.too_many(timeout)))?
-                .map_err(|_| named(shared.closed()))?,
+            Err(_) => {
+                let permit = timeout_at(deadline, shared.in_flight.acquire())
+                    .await
+                    .map_err(|_| named(shared.too_many(timeout)))?
+                    .map_err(|_| named(shared.closed()))?;
+                now = Instant::now();
+                permit
+            }
         };
         let cancels = matches!(kind, Kind::Invoke { .. });
         let (reply, answer) = oneshot::channel();
         let pending = Pending { kind, method, args, deadline, is_sent: false, reply };
-        let id = shared.start(pending).map_err(named)?;
+        let id = shared.start(pending, now).map_err(named)?;
         let guard = CancelOnDrop { shared, id, cancels };
         let answer = timeout_at(deadline, answer).await;
         drop(permit);
@@ -243,7 +248,7 @@ impl Shared {
     }
 
     /// Puts a call on the table, and on the link if there is one.
-    fn start(&self, pending: Pending) -> Result<u64, Error> {
+    fn start(&self, pending: Pending, now: Instant) -> Result<u64, Error> {
         let mut state = self.lock();
         if let Some(error) = self.unusable(&state, pending.method) {
             return Err(error);
@@ -273,7 +278,7 @@ impl Shared {
                     ),
                 ));
             }
-            match registered.link.send(pending.frame(id), Some(id)) {
+            match registered.link.send(pending.frame(id, now), Some(id)) {
                 // A link that is closed already: the next one will send it.
                 Err(error) if error.kind() == ErrorKind::Overloaded => return Err(error),
                 Ok(()) | Err(_) => {}

@@ -1,7 +1,6 @@
 //! The life of a follower's links: dial, register, replay, drive, and again.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, MutexGuard, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
     error::{Error, ErrorKind, Result},
+    id_map::IdMap,
     protocol::{
         Frame,
         pb::{self, Packet, packet::Body},
@@ -123,7 +123,7 @@ impl Shared {
             shared: Arc::clone(self),
             generation,
             epoch: answer.epoch,
-            numbers: HashMap::new(),
+            numbers: IdMap::default(),
             liveness,
             goodbye: None,
         };
@@ -169,7 +169,7 @@ impl Shared {
         for id in calls {
             let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
             if pending.deadline() > now {
-                let _ = link.replay(pending.frame(id), Some(id));
+                let _ = link.replay(pending.frame(id, now), Some(id));
             } else if pending.is_abandoned() {
                 state.requests.remove(&id);
             }
@@ -240,7 +240,7 @@ struct LinkEnd<'a> {
     epoch: u64,
     /// The topics by the leader's number. Two keys that differ here can be one there. Who holds a
     /// topic are its subscribers.
-    numbers: HashMap<u64, Vec<Weak<Topic>>>,
+    numbers: IdMap<Vec<Weak<Topic>>>,
     liveness: Option<&'a Liveness>,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
@@ -399,13 +399,16 @@ impl Endpoint for LinkEnd<'_> {
         Ok(())
     }
 
-    fn on_sent(&mut self, id: u64) {
-        if let Some(Request::Call(pending)) = self.shared.lock().requests.get_mut(&id) {
-            pending.is_sent = true;
+    fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {
+        let mut state = self.shared.lock();
+        for id in ids {
+            if let Some(Request::Call(pending)) = state.requests.get_mut(&id) {
+                pending.is_sent = true;
+            }
         }
     }
 
-    fn on_heard(&mut self) {
+    fn on_heard(&mut self, _now: Instant) {
         if self.shared.reach.heard() {
             self.shared.wake_topics();
         }

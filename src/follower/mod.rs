@@ -41,6 +41,7 @@ pub(crate) use self::{
 use crate::{
     connection::Link,
     error::{Error, ErrorKind, Result},
+    id_map::IdMap,
     options::Options,
     protocol::{Frame, handshake, method_table, pb},
     spec::{ChannelSpec, Failure, MethodKind},
@@ -109,8 +110,8 @@ enum Status {
 struct State {
     link: Option<Registered>,
     last_id: u64,
-    requests: HashMap<u64, Request>,
-    topics: HashMap<u64, TopicEntry>,
+    requests: IdMap<Request>,
+    topics: IdMap<TopicEntry>,
     /// Topics that several subscribers of this process share.
     shared: HashMap<(usize, Bytes), u64>,
     /// What this process has published, by publish method and key: the arguments.

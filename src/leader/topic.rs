@@ -12,13 +12,14 @@
 //! value needs nothing more; so nothing is queued for a follower that does not read, and what it
 //! missed costs no memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
     error::Error,
+    id_map::IdMap,
     protocol::{Frame, pb},
 };
 
@@ -51,7 +52,7 @@ pub(super) struct TopicState<P> {
     newest: Bytes,
     state: State,
     turn: u64,
-    followers: HashMap<u64, Progress<P>>,
+    followers: IdMap<Progress<P>>,
 }
 
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl<P: Clone> TopicState<P> {
             newest: Bytes::new(),
             state: State::Starting { cause: None },
             turn: 1,
-            followers: HashMap::new(),
+            followers: IdMap::default(),
         }
     }
 
@@ -294,7 +295,7 @@ mod tests {
     fn describe(frame: Frame) -> String {
         let mut reader = crate::protocol::FrameReader::default();
         for chunk in frame.chunks() {
-            reader.buffer().extend_from_slice(&chunk);
+            reader.buffer().extend_from_slice(chunk);
         }
         let packet = reader.next().unwrap().unwrap();
         match packet.body.unwrap() {

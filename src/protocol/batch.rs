@@ -6,15 +6,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use super::{
-    frame::{Frame, LENGTH, PART},
+    frame::{COPY, Frame, Head, LENGTH, PART},
     pb::Part,
 };
 
 /// One write takes at most this much.
 const MAX_WRITE: usize = 256 << 10;
-
-/// Pieces shorter than this are put together: a copy costs less than one more piece in a `writev`.
-const COPY: usize = 512;
 
 /// Frames on their way to the socket: small ones in order and first, then one part of each large
 /// one in turn, so that a small answer never waits behind a large one.
@@ -137,8 +134,15 @@ impl Batch {
             self.queued_small -= frame.packet_len();
             self.queued_copied -= copied(&frame);
             self.mark(mark);
-            for chunk in frame.chunks() {
-                self.put(chunk);
+            match frame.into_parts() {
+                (Head::Heap(head), payload) => {
+                    self.put(head);
+                    self.put(payload);
+                }
+                (head, payload) => {
+                    self.copy(head.as_ref());
+                    self.put(payload);
+                }
             }
         }
         while let Some(large) = self.next_large() {
@@ -197,14 +201,19 @@ impl Batch {
     }
 
     fn put(&mut self, piece: Bytes) {
+        if piece.len() < COPY {
+            return self.copy(&piece);
+        }
+        self.seal();
         self.staged += piece.len();
         self.staged_total += piece.len() as u64;
-        if piece.len() < COPY {
-            self.open.extend_from_slice(&piece);
-        } else {
-            self.seal();
-            self.pieces.push_back(piece);
-        }
+        self.pieces.push_back(piece);
+    }
+
+    fn copy(&mut self, piece: &[u8]) {
+        self.staged += piece.len();
+        self.staged_total += piece.len() as u64;
+        self.open.extend_from_slice(piece);
     }
 
     fn seal(&mut self) {
@@ -223,9 +232,8 @@ impl Batch {
         count
     }
 
-    /// Notes that `bytes` were written, and gives the mark of each frame whose first byte was
-    /// among them to `started`.
-    pub(crate) fn advance(&mut self, mut bytes: usize, mut started: impl FnMut(u64)) {
+    /// Notes that `bytes` were written; the mark of each frame whose first byte was among them.
+    pub(crate) fn advance(&mut self, mut bytes: usize) -> impl Iterator<Item = u64> {
         self.staged -= bytes;
         self.written_total += bytes as u64;
         while let Some(piece) = self.pieces.front_mut() {
@@ -236,13 +244,8 @@ impl Batch {
             bytes -= piece.len();
             self.pieces.pop_front();
         }
-        while let Some((start, mark)) = self.marks.front() {
-            if *start >= self.written_total {
-                break;
-            }
-            started(*mark);
-            self.marks.pop_front();
-        }
+        let started = self.marks.partition_point(|(start, _)| *start < self.written_total);
+        self.marks.drain(..started).map(|(_, mark)| mark)
     }
 
     /// Lets go of memory that is not in use.
@@ -261,7 +264,7 @@ impl Batch {
     pub(crate) fn next_write(&mut self) -> Option<Vec<u8>> {
         self.stage();
         let bytes: Vec<u8> = self.pieces.iter().flatten().copied().collect();
-        self.advance(bytes.len(), |_| {});
+        let _ = self.advance(bytes.len());
         (!bytes.is_empty()).then_some(bytes)
     }
 }
@@ -308,11 +311,11 @@ mod tests {
         batch.stage();
         let first = small(1).packet_len() + 4;
         let mut started = Vec::new();
-        batch.advance(1, |mark| started.push(mark));
+        started.extend(batch.advance(1));
         assert_eq!(started, [1]);
-        batch.advance(first - 1, |mark| started.push(mark));
+        started.extend(batch.advance(first - 1));
         assert_eq!(started, [1], "frame 1 is written whole, nothing of frame 2");
-        batch.advance(1, |mark| started.push(mark));
+        started.extend(batch.advance(1));
         assert_eq!(started, [1, 2]);
     }
 
