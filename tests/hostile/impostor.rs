@@ -91,6 +91,17 @@ async fn a_server_of_another_version_or_kind_is_named() {
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
 }
 
+#[tokio::test]
+async fn a_server_that_says_nothing_is_told_as_such_and_given_time() {
+    let error = refused_by(|stream, _| async move {
+        let mut wire = Wire::over(stream);
+        assert_eq!(wire.next().await, None, "the follower says nothing before the server");
+    })
+    .await;
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    assert!(error.to_string().contains("has not answered"), "{error}");
+}
+
 /// A leader with the token that says this when it is called, each time.
 async fn led_by(packets: Vec<pb::Packet>) -> (Cluster<crate::Echo>, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -61,6 +61,7 @@ impl Echo {
 pub(crate) fn options() -> Options {
     Options {
         handshake: Duration::from_millis(600),
+        create_timeout: Duration::from_secs(2),
         max_payload: 1 << 20,
         max_queued: 2 << 20,
         max_in_flight: 100,
