@@ -107,15 +107,19 @@ impl<T: prost::Message + Default> Decode<T> for Protobuf {
     }
 }
 
+/// Room that an encoder starts with: enough for most arguments and results, so that the buffer need
+/// not grow in small steps.
+const ROOM: usize = 256;
+
 /// One value, encoded.
 pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, Error> {
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(ROOM);
     C::encode(value, &mut out)?;
     Ok(out.freeze())
 }
 
 /// Writes the arguments of a call: each with its length before it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ArgsWriter {
     out: BytesMut,
     /// The first argument that could not be encoded.
@@ -125,8 +129,9 @@ pub struct ArgsWriter {
 impl ArgsWriter {
     /// No argument yet.
     #[must_use]
+    #[expect(clippy::new_without_default, reason = "only expanded code makes one")]
     pub fn new() -> Self {
-        Self::default()
+        Self { out: BytesMut::with_capacity(ROOM), failed: None }
     }
 
     /// The next argument. A failure is told by [`ArgsWriter::finish`].

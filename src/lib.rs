@@ -65,6 +65,7 @@ mod codec;
 mod connection;
 mod error;
 mod follower;
+mod id_map;
 mod leader;
 mod options;
 #[cfg(all(unix, feature = "process"))]

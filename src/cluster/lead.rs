@@ -66,6 +66,20 @@ impl Lead {
     }
 }
 
+/// Closes all leaders of this process, those that users still hold, too.
+///
+/// # Cancel safety
+///
+/// Cancel safe: they close in tasks of their own from the first poll on.
+#[cfg(all(unix, feature = "process"))]
+pub(super) async fn close_all() {
+    let leads: Vec<_> = LEADERS.iter().filter_map(|lead| lead.upgrade()).collect();
+    for lead in leads.iter().filter(|lead| !lead.leader.is_closed()) {
+        drop(lead.leader.close_in_background());
+    }
+    Leader::all_closed().await;
+}
+
 fn taken(channel: &str) -> Error {
     Error::new(ErrorKind::ChannelTaken, "it has a leader in this process already")
         .with_channel(channel)

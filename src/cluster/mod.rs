@@ -32,6 +32,28 @@ use crate::{error::Error, leader::LeaderStats};
 /// Longest time to say goodbye to a leader that does not read.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// Longest time to leave all channels: the goodbyes, and then the leaders, which bound themselves.
+#[cfg(all(unix, feature = "process"))]
+const LEAVE: Duration = Duration::from_secs(8);
+
+/// Leaves all channels, because what this process was for is over: what it published is withdrawn
+/// at once, and the real clients that it has are closed, whoever holds on to them.
+///
+/// # Cancel safety
+///
+/// Cancel safe: the rest is done in the background, as long as there is a runtime.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) async fn leave_all() {
+    let leave = async {
+        // As in `Cluster::close`.
+        let _ = tokio::time::timeout(GOODBYE, crate::follower::close_all()).await;
+        lead::close_all().await;
+    };
+    if tokio::time::timeout(LEAVE, leave).await.is_err() {
+        tracing::error!("leaving the channels took longer than {LEAVE:?}; giving up");
+    }
+}
+
 /// How a process takes part in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

@@ -47,14 +47,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Endpoint,
 {
-    link.note_heard();
-    let next = Instant::now() + options.heartbeat;
+    let now = Instant::now();
+    link.note_heard(now);
+    let next = now + options.heartbeat;
     let _shut = ShutOnDrop(link);
     let mut driver = Driver {
         stream,
         reader,
         assembler: Assembler::new(options.max_payload, options.max_queued),
-        batch: Batch::default(),
+        batch: Batch::new(options.max_queued),
         link,
         endpoint,
         options,
@@ -142,8 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             )));
         }
         self.reader.filled(read);
-        self.link.note_heard();
-        self.endpoint.on_heard();
+        let now = Instant::now();
+        self.link.note_heard(now);
+        self.endpoint.on_heard(now);
         Poll::Ready(self.take_packets())
     }
 
@@ -222,21 +224,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if written == 0 {
                 return Poll::Ready(Err(lost(&io::ErrorKind::WriteZero.into())));
             }
-            let endpoint = &mut *self.endpoint;
-            self.batch.advance(written, |mark| endpoint.on_sent(mark));
+            {
+                let mut started = self.batch.advance(written).peekable();
+                if started.peek().is_some() {
+                    self.endpoint.on_sent(started);
+                }
+            }
             self.note_backlog();
         }
     }
 
     /// Takes over what is queued and makes up the next write. False: there is nothing to write.
     fn stage(&mut self) -> bool {
-        {
-            let mut queue = self.link.queue();
-            queue.bytes = 0;
-            for (frame, mark) in queue.frames.drain(..) {
-                self.batch.push(frame, mark);
-            }
-        }
+        self.link.move_to(&mut self.batch);
         if self.batch.has_room() {
             self.endpoint.fill(&mut self.batch);
         }

@@ -13,7 +13,7 @@ use crate::{
 /// Writes one packet.
 pub(crate) async fn write(stream: &mut TcpStream, frame: Frame) -> Result<()> {
     for chunk in frame.chunks() {
-        stream.write_all(&chunk).await.map_err(|error| lost(&error))?;
+        stream.write_all(chunk).await.map_err(|error| lost(&error))?;
     }
     Ok(())
 }

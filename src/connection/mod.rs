@@ -31,11 +31,11 @@ pub(crate) trait Endpoint: Send {
     /// A whole packet of the peer. An error closes the link with it.
     fn on_packet(&mut self, packet: Packet) -> Result<()>;
 
-    /// The first byte of the frame with this mark was written.
-    fn on_sent(&mut self, _mark: u64) {}
+    /// The first bytes of the frames with these marks were written.
+    fn on_sent(&mut self, _marks: impl Iterator<Item = u64>) {}
 
-    /// Bytes of the peer arrived.
-    fn on_heard(&mut self) {}
+    /// Bytes of the peer arrived, whose packets come next.
+    fn on_heard(&mut self, _now: Instant) {}
 
     /// Nothing was heard of the peer for this long. Called at least each heartbeat.
     fn on_silence(&mut self, _silence: Duration) {}
@@ -134,6 +134,15 @@ impl Link {
         self.0.waker.wake();
     }
 
+    /// Moves what is queued into a batch.
+    pub(crate) fn move_to(&self, batch: &mut Batch) {
+        let mut queue = self.queue();
+        queue.bytes = 0;
+        for (frame, mark) in queue.frames.drain(..) {
+            batch.push(frame, mark);
+        }
+    }
+
     /// Writes what is queued, then closes.
     pub(crate) fn finish(&self, reason: Error) {
         self.queue().closing.get_or_insert(reason);
@@ -146,8 +155,9 @@ impl Link {
         self.0.start.elapsed().saturating_sub(heard)
     }
 
-    fn note_heard(&self) {
-        let millis = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn note_heard(&self, now: Instant) {
+        let since_start = now.saturating_duration_since(self.0.start);
+        let millis = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
         self.0.heard.store(millis, Ordering::Relaxed);
     }
 

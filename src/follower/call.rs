@@ -60,13 +60,23 @@ impl Pending {
     pub(super) fn survives_link(&self) -> bool {
         match self.kind {
             Kind::Invoke { idempotent } => idempotent || !self.is_sent,
-            Kind::Publish(_) | Kind::Unpublish(_) => true,
+            Kind::Publish(_) | Kind::Unpublish(_) => self.is_sent || !self.is_abandoned(),
         }
     }
 
-    /// The frame for it, with the time that remains.
-    pub(super) fn frame(&self, id: u64) -> Frame {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+    /// Nobody waits for the answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Whether it is about to change what is published under this key.
+    pub(super) fn concerns(&self, key: &(usize, Bytes)) -> bool {
+        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
+    }
+
+    /// The frame for it, with the time that remains from `now`.
+    pub(super) fn frame(&self, id: u64, now: Instant) -> Frame {
+        let left = self.deadline.saturating_duration_since(now);
         let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         let method = self.method as u32;
         let args = self.args.clone();
@@ -96,8 +106,8 @@ impl Follower {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it cancels an invoke in the leader; a publish or unpublish that was sent runs to
-    /// its end.
+    /// Dropping it cancels an invoke in the leader; a publish or unpublish that is on its way runs
+    /// to its end.
     pub(crate) async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Reply {
         let idempotent =
             matches!(self.spec_kind(method), MethodKind::Invoke { idempotent: true, .. });
@@ -160,19 +170,24 @@ impl Follower {
         let named = |error| Failure::Cluster(shared.name_error(method, error));
         let args = args.and_then(|args| shared.check_size(&args).map(|()| args)).map_err(named)?;
         let timeout = shared.timeout(method);
-        let deadline = Instant::now() + timeout;
+        let mut now = Instant::now();
+        let deadline = now + timeout;
         // Whoever finds no room waits, within the deadline.
         let permit = match shared.in_flight.try_acquire() {
             Ok(permit) => permit,
-            Err(_) => timeout_at(deadline, shared.in_flight.acquire())
-                .await
-                .map_err(|_| named(shared.too_many(timeout)))?
-                .map_err(|_| named(shared.closed()))?,
+            Err(_) => {
+                let permit = timeout_at(deadline, shared.in_flight.acquire())
+                    .await
+                    .map_err(|_| named(shared.too_many(timeout)))?
+                    .map_err(|_| named(shared.closed()))?;
+                now = Instant::now();
+                permit
+            }
         };
         let cancels = matches!(kind, Kind::Invoke { .. });
         let (reply, answer) = oneshot::channel();
         let pending = Pending { kind, method, args, deadline, is_sent: false, reply };
-        let id = shared.start(pending).map_err(named)?;
+        let id = shared.start(pending, now).map_err(named)?;
         let guard = CancelOnDrop { shared, id, cancels };
         let answer = timeout_at(deadline, answer).await;
         drop(permit);
@@ -233,13 +248,14 @@ impl Shared {
     }
 
     /// Puts a call on the table, and on the link if there is one.
-    fn start(&self, pending: Pending) -> Result<u64, Error> {
+    fn start(&self, pending: Pending, now: Instant) -> Result<u64, Error> {
         let mut state = self.lock();
         if let Some(error) = self.unusable(&state, pending.method) {
             return Err(error);
         }
-        if let Kind::Publish(_) = pending.kind
+        if let Kind::Publish(key) = &pending.kind
             && state.publications.len() >= self.options.max_subscriptions
+            && !state.publications.contains_key(key)
         {
             let bound = self.options.max_subscriptions;
             let reason = format!("this client has {bound} publications already");
@@ -262,7 +278,7 @@ impl Shared {
                     ),
                 ));
             }
-            match registered.link.send(pending.frame(id), Some(id)) {
+            match registered.link.send(pending.frame(id, now), Some(id)) {
                 // A link that is closed already: the next one will send it.
                 Err(error) if error.kind() == ErrorKind::Overloaded => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -275,17 +291,14 @@ impl Shared {
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        let is_sent = match state.requests.get(&id) {
-            Some(Request::Call(pending)) => pending.is_sent,
-            _ => return,
-        };
-        if !cancels && is_sent {
-            // It runs to its end, and its answer says whether it is published.
+        if !cancels && state.link.is_some() {
+            // What is queued can't be taken back: it runs to its end, and its answer says whether
+            // it is published.
             return;
         }
-        state.requests.remove(&id);
-        if let Some(registered) = &state.link {
-            // Also for one that is queued and not written: it can't be taken back any more.
+        if state.requests.remove(&id).is_some()
+            && let Some(registered) = &state.link
+        {
             let _ = registered.link.send(Frame::new(id, pb::Cancel {}), None);
         }
     }

@@ -1,21 +1,24 @@
 //! The life of a follower's links: dial, register, replay, drive, and again.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, MutexGuard, Weak, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
-    Status, Stream, Topic, TopicEntry,
+    State, Status, Stream, Topic,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
     error::{Error, ErrorKind, Result},
+    id_map::IdMap,
     protocol::{
         Frame,
         pb::{self, Packet, packet::Body},
@@ -23,15 +26,19 @@ use crate::{
     spec::Failure,
 };
 
-/// Keeps a follower registered until it is closed.
+/// Keeps a follower registered until it is closed, or until the runtime ends, which closes it.
+///
+/// Whoever waits for the end waits for `status` to be dropped; `dial`, which holds a leader in this
+/// process, is dropped before it.
 pub(super) async fn run(
     shared: Arc<Shared>,
+    mut status: watch::Receiver<Status>,
     mut dial: Box<dyn Dial>,
     liveness: Option<Arc<Liveness>>,
 ) {
+    let _shut = ShutOnDrop(&shared);
     let channel = Follower::registration(&shared);
     let mut backoff = Backoff::new(shared.options.reconnect);
-    let mut status = shared.status.subscribe();
     loop {
         let dialed = {
             let report = |error: Error| shared.note_down(Status::Down(Some(error)));
@@ -65,7 +72,16 @@ pub(super) async fn run(
     }
 }
 
-async fn closed(status: &mut tokio::sync::watch::Receiver<Status>) {
+/// Nothing can come of calls once the task that drives the link is gone.
+struct ShutOnDrop<'a>(&'a Shared);
+
+impl Drop for ShutOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
+async fn closed(status: &mut watch::Receiver<Status>) {
     let is_closed = |status: &Status| matches!(status, Status::Closed);
     if status.wait_for(is_closed).await.is_err() {
         // The sender lives in what `run` holds itself.
@@ -107,7 +123,7 @@ impl Shared {
             shared: Arc::clone(self),
             generation,
             epoch: answer.epoch,
-            numbers: HashMap::new(),
+            numbers: IdMap::default(),
             liveness,
             goodbye: None,
         };
@@ -152,10 +168,12 @@ impl Shared {
         let now = Instant::now();
         for id in calls {
             let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
-            // One that is late is taken off the table by its caller, who is about to notice.
             if pending.deadline() > now {
-                let _ = link.replay(pending.frame(id), Some(id));
+                let _ = link.replay(pending.frame(id, now), Some(id));
+            } else if pending.is_abandoned() {
+                state.requests.remove(&id);
             }
+            // Else its caller is about to notice, and takes it off the table.
         }
         drop(state);
         self.status.send_if_modified(|now| {
@@ -170,7 +188,7 @@ impl Shared {
         Some(generation)
     }
 
-    fn send_replay(&self, state: &mut super::State, key: (usize, Bytes), failures: u32) {
+    fn send_replay(&self, state: &mut State, key: (usize, Bytes), failures: u32) {
         let Some(registered) = &state.link else { return };
         let Some(args) = state.publications.get(&key).cloned() else { return };
         state.last_id += 1;
@@ -222,7 +240,7 @@ struct LinkEnd<'a> {
     epoch: u64,
     /// The topics by the leader's number. Two keys that differ here can be one there. Who holds a
     /// topic are its subscribers.
-    numbers: HashMap<u64, Vec<Weak<Topic>>>,
+    numbers: IdMap<Vec<Weak<Topic>>>,
     liveness: Option<&'a Liveness>,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
@@ -262,15 +280,11 @@ impl LinkEnd<'_> {
             count,
             "publishing again failed; trying again"
         );
-        self.again_after(failures, move |shared, state| shared.send_replay(state, key, failures));
+        self.later(failures, move |shared, state| shared.send_replay(state, key, failures));
     }
 
-    /// Sends something again after a pause, if the link is still the same then.
-    fn again_after(
-        &self,
-        failures: u32,
-        send: impl FnOnce(&Shared, &mut super::State) + Send + 'static,
-    ) {
+    /// Does something after a pause, unless the link is another one by then.
+    fn later(&self, failures: u32, again: impl FnOnce(&Shared, &mut State) + Send + 'static) {
         let (shared, generation) = (Arc::clone(&self.shared), self.generation);
         let (shortest, longest) = shared.options.reconnect;
         let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
@@ -278,39 +292,42 @@ impl LinkEnd<'_> {
             sleep(pause).await;
             let mut state = shared.lock();
             if state.link.as_ref().is_some_and(|link| link.generation == generation) {
-                send(&shared, &mut state);
+                again(&shared, &mut state);
             }
         });
     }
 
-    /// The leader took this subscription once, and refuses it now, as after a restart while the
-    /// upstream is in trouble. That ends nothing: it is asked again until it takes it.
-    fn refused_for_now(&self, id: u64, entry: &mut TopicEntry, error: Error) {
-        entry.refusals += 1;
-        entry.topic.refused(self.shared.name_error(entry.topic.method, error));
-        self.again_after(entry.refusals, move |shared, state| shared.send_subscribe(state, id));
+    /// The leader refuses a subscription. One that a leader had taken goes on all the same: what
+    /// keeps the client of a new leader from opening it may be over soon.
+    fn refused(&self, mut state: MutexGuard<'_, State>, id: u64, failure: &Failure) {
+        let Some(entry) = state.topics.get_mut(&id) else { return };
+        let error = self.shared.name_error(entry.topic.method, failure.clone().into_error());
+        if entry.is_accepted
+            && !matches!(error.kind(), ErrorKind::MethodMismatch | ErrorKind::Decode)
+        {
+            entry.request = 0;
+            entry.refusals += 1;
+            let (topic, refusals) = (Arc::clone(&entry.topic), entry.refusals);
+            drop(state);
+            topic.refused(error);
+            return self.later(refusals, move |shared, state| shared.send_subscribe(state, id));
+        }
+        let Some(entry) = state.topics.remove(&id) else { return };
+        state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
+        drop(state);
+        entry.topic.close(error);
+        for answer in entry.answers {
+            let _ = answer.send(Err(failure.clone()));
+        }
     }
 
     fn subscribed(&mut self, id: u64, result: pb::SubscribeResult) {
         let mut state = self.shared.lock();
         let Some(Request::Subscribe(topic)) = state.requests.remove(&id) else { return };
-        let Some(entry) = state.topics.get_mut(&topic) else { return };
         if let Some(refused) = result.refused {
-            let failure = Failure::from(refused);
-            let kind = failure.clone().into_error().kind();
-            if entry.is_accepted && !matches!(kind, ErrorKind::MethodMismatch | ErrorKind::Decode) {
-                return self.refused_for_now(topic, entry, failure.into_error());
-            }
-            let Some(entry) = state.topics.remove(&topic) else { return };
-            state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
-            drop(state);
-            let error = self.shared.name_error(entry.topic.method, failure.clone().into_error());
-            entry.topic.close(error);
-            for answer in entry.answers {
-                let _ = answer.send(Err(failure.clone()));
-            }
-            return;
+            return self.refused(state, topic, &refused.into());
         }
+        let Some(entry) = state.topics.get_mut(&topic) else { return };
         let topic = Arc::clone(&entry.topic);
         topic.accepted(self.epoch, result.topic);
         let known = self.numbers.entry(result.topic).or_default();
@@ -382,13 +399,16 @@ impl Endpoint for LinkEnd<'_> {
         Ok(())
     }
 
-    fn on_sent(&mut self, id: u64) {
-        if let Some(Request::Call(pending)) = self.shared.lock().requests.get_mut(&id) {
-            pending.is_sent = true;
+    fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {
+        let mut state = self.shared.lock();
+        for id in ids {
+            if let Some(Request::Call(pending)) = state.requests.get_mut(&id) {
+                pending.is_sent = true;
+            }
         }
     }
 
-    fn on_heard(&mut self) {
+    fn on_heard(&mut self, _now: Instant) {
         if self.shared.reach.heard() {
             self.shared.wake_topics();
         }

@@ -19,12 +19,13 @@ mod topic;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use tokio::{
     sync::{Semaphore, oneshot, watch},
     time::{Instant, timeout_at},
@@ -40,10 +41,30 @@ pub(crate) use self::{
 use crate::{
     connection::Link,
     error::{Error, ErrorKind, Result},
+    id_map::IdMap,
     options::Options,
     protocol::{Frame, handshake, method_table, pb},
     spec::{ChannelSpec, Failure, MethodKind},
 };
+
+/// The followers of this process that have not ended, by owner.
+static FOLLOWERS: LazyLock<DashMap<[u8; 16], Weak<Shared>>> = LazyLock::new(DashMap::new);
+
+/// Closes all followers of this process, and waits until their goodbyes are written.
+///
+/// # Cancel safety
+///
+/// Cancel safe: they are closed from the first poll on.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) async fn close_all() {
+    let followers: Vec<_> = FOLLOWERS.iter().filter_map(|follower| follower.upgrade()).collect();
+    for follower in &followers {
+        follower.shut();
+    }
+    for follower in &followers {
+        follower.status.closed().await;
+    }
+}
 
 /// A follower, which ends when the last clone and the last subscription are dropped.
 #[derive(Clone)]
@@ -89,8 +110,8 @@ enum Status {
 struct State {
     link: Option<Registered>,
     last_id: u64,
-    requests: HashMap<u64, Request>,
-    topics: HashMap<u64, TopicEntry>,
+    requests: IdMap<Request>,
+    topics: IdMap<TopicEntry>,
     /// Topics that several subscribers of this process share.
     shared: HashMap<(usize, Bytes), u64>,
     /// What this process has published, by publish method and key: the arguments.
@@ -111,9 +132,9 @@ struct TopicEntry {
     subscribers: usize,
     /// The request that subscribed on the present link; 0 without a link.
     request: u64,
-    /// The leader took it once.
+    /// A leader took it once.
     is_accepted: bool,
-    /// How often it has refused it since.
+    /// How often leaders have refused it since.
     refusals: u32,
     /// Who waits for the leader's answer to the first request.
     answers: Vec<oneshot::Sender<Result<(), Failure>>>,
@@ -152,8 +173,10 @@ impl Follower {
             options: setup.options,
         });
         let follower = Self(Arc::new(Guard(Arc::clone(&shared))));
-        tokio::spawn(link::run(Arc::clone(&shared), setup.dial, setup.liveness));
+        FOLLOWERS.insert(shared.owner, Arc::downgrade(&shared));
         let mut status = shared.status.subscribe();
+        let run = link::run(Arc::clone(&shared), status.clone(), setup.dial, setup.liveness);
+        tokio::spawn(run);
         let settled = |status: &Status| !matches!(status, Status::Down(_));
         let outcome = timeout_at(deadline, status.wait_for(settled)).await;
         let outcome = outcome.map(|settled| settled.map(|status| status.clone()));
@@ -284,6 +307,12 @@ impl Follower {
         }
         shared.send_subscribe(&mut state, id);
         TopicHandle { follower: Some(self.clone()), id, topic }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        FOLLOWERS.remove(&self.owner);
     }
 }
 

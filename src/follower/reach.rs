@@ -24,10 +24,8 @@ struct Inner {
     link: Option<Link>,
     /// Since when there is no link, or the one that there is was lost before; and why.
     down: (Instant, Error),
-    /// The leader is silent since then, as somebody has seen already.
+    /// The leader is silent since then, as the link's task has judged.
     silent: Option<(Instant, Error)>,
-    /// All subscribers were told of this silence; once is enough.
-    is_silence_told: bool,
 }
 
 /// What a topic needs to know to say its state.
@@ -43,13 +41,8 @@ pub(super) struct Sight {
 impl Reach {
     pub(super) fn new(stale_after: Duration) -> Self {
         let reason = Error::new(ErrorKind::Disconnected, "not connected to a leader yet");
-        let inner = Inner {
-            generation: 0,
-            link: None,
-            down: (Instant::now(), reason),
-            silent: None,
-            is_silence_told: false,
-        };
+        let down = (Instant::now(), reason);
+        let inner = Inner { generation: 0, link: None, down, silent: None };
         Self { inner: Mutex::new(inner), stale_after }
     }
 
@@ -65,7 +58,6 @@ impl Reach {
         inner.generation += 1;
         inner.link = Some(link);
         inner.silent = None;
-        inner.is_silence_told = false;
     }
 
     /// There is no link, for this reason. It is down since the first report.
@@ -78,40 +70,45 @@ impl Reach {
         inner.down = (since, cause);
     }
 
-    /// Nothing was heard for this long. True: subscribers are to be told.
+    /// The link's task judges that nothing was heard for this long. True: subscribers are to be
+    /// told.
     pub(super) fn silent(&self, silence: Duration, is_blocked: bool) -> bool {
         let mut inner = self.lock();
-        if silence < self.stale_after || inner.is_silence_told || inner.link.is_none() {
+        if silence < self.stale_after || inner.silent.is_some() || inner.link.is_none() {
             return false;
         }
         inner.silent = Some((ago(silence), silence_error(silence, is_blocked)));
-        inner.is_silence_told = true;
         true
     }
 
     /// Something was heard. True: subscribers are to be told.
     pub(super) fn heard(&self) -> bool {
-        let mut inner = self.lock();
-        inner.is_silence_told = false;
-        inner.silent.take().is_some()
+        self.lock().silent.take().is_some()
     }
 
+    /// What the link's task has judged: what subscribers are told of as it happens. The task reads
+    /// its socket before it judges, so that a process that was frozen tells nobody of a silence
+    /// that was its own.
     pub(super) fn sight(&self) -> Sight {
-        let mut inner = self.lock();
-        if inner.silent.is_none()
-            && let Some(silence) = inner.link.as_ref().map(Link::silence)
-            && silence >= self.stale_after
-        {
-            // Nobody may have noticed yet, as while this process's own runtime is blocked. A reader
-            // must not be told that a dead watch lives. It is kept, so that whoever is told here is
-            // told of the end of the silence, too.
-            inner.silent = Some((ago(silence), silence_error(silence, false)));
-        }
+        let inner = self.lock();
         let away = match &inner.link {
             None => Some(inner.down.clone()),
             Some(_) => inner.silent.clone(),
         };
         Sight { generation: inner.generation, away, last_down: inner.down.clone() }
+    }
+
+    /// What can be said at this moment, to one who only reads: a silence counts though the link's
+    /// task has not judged it yet, as while its runtime is blocked. A dead watch must not look
+    /// alive to whoever asks, whatever does not run.
+    pub(super) fn sight_now(&self) -> Sight {
+        let mut sight = self.sight();
+        if sight.away.is_none() {
+            let silence = self.lock().link.as_ref().map(Link::silence);
+            let silence = silence.filter(|silence| *silence >= self.stale_after);
+            sight.away = silence.map(|silence| (ago(silence), silence_error(silence, false)));
+        }
+        sight
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -151,24 +148,26 @@ mod tests {
     const BOUND: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_a_silence_is_told_though_only_a_reader_noticed_it() {
+    async fn a_reader_sees_a_silence_that_the_link_has_not_judged_yet() {
         let reach = Reach::new(BOUND);
         reach.up(Link::new(0));
-        assert!(!reach.heard(), "nobody was told otherwise");
+        assert!(reach.sight_now().away.is_none());
         tokio::time::advance(BOUND).await;
-        assert!(reach.sight().away.is_some());
-        assert!(reach.heard(), "whoever read it waits to be woken");
+        let (_, cause) = reach.sight_now().away.unwrap();
+        assert_eq!(cause.kind(), ErrorKind::LeaderSilent);
+        assert!(reach.sight().away.is_none(), "nobody is told before it is judged");
+        assert!(!reach.heard(), "and nobody has to be told otherwise");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_are_told_once_of_a_silence_that_a_reader_noticed_first() {
+    async fn a_silence_is_told_once_and_so_is_its_end() {
         let reach = Reach::new(BOUND);
         reach.up(Link::new(0));
-        tokio::time::advance(BOUND).await;
-        assert!(reach.sight().away.is_some());
         assert!(reach.silent(BOUND, true));
         assert!(!reach.silent(BOUND, true));
         let (_, cause) = reach.sight().away.unwrap();
         assert_eq!(cause.kind(), ErrorKind::LeaderBlocked);
+        assert!(reach.heard());
+        assert!(!reach.heard());
     }
 }

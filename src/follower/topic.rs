@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use super::reach::Reach;
+use super::reach::{Reach, Sight};
 use crate::{
     error::{Error, ErrorKind},
     protocol::pb,
@@ -246,7 +246,7 @@ impl Topic {
 
     /// The state that subscribers are shown.
     pub(crate) fn state(&self) -> State {
-        self.lock().state(&self.reach)
+        self.lock().state(self.reach.sight_now())
     }
 
     /// The next thing that this subscriber has not seen. One that is behind what is kept goes on
@@ -307,7 +307,7 @@ impl Topic {
             return;
         }
         let is_same = inner.ring.back().is_some_and(|newest| newest.entry.bytes == payload);
-        let was_live = is_same && matches!(inner.state(&self.reach), State::Live);
+        let was_live = is_same && matches!(inner.state(self.reach.sight()), State::Live);
         inner.has.version = version;
         inner.told = (generation, Told::Live);
         if !is_same {
@@ -373,7 +373,7 @@ impl Topic {
     pub(super) fn refused(&self, cause: Error) {
         let generation = self.reach.generation();
         let mut inner = self.lock();
-        let since = match inner.state(&self.reach) {
+        let since = match inner.state(self.reach.sight()) {
             State::Stale { since, .. } => since,
             _ => Instant::now(),
         };
@@ -417,11 +417,10 @@ impl Topic {
 }
 
 impl Inner {
-    fn state(&self, reach: &Reach) -> State {
+    fn state(&self, sight: Sight) -> State {
         if let Some(cause) = &self.closed {
             return State::Closed { cause: cause.clone() };
         }
-        let sight = reach.sight();
         let cut_off = match (sight.away, &self.told) {
             (Some((since, cause)), _) => Some((since, Some(cause))),
             (None, (generation, _)) if *generation != sight.generation => {
@@ -471,7 +470,7 @@ impl Inner {
             cursor.shown = Shown::Live;
             return Some(Event::Value { entry, missed });
         }
-        match self.state(reach) {
+        match self.state(reach.sight()) {
             State::Closed { cause } => {
                 cursor.shown = Shown::Closed;
                 Some(Event::Closed { cause })

@@ -2,7 +2,6 @@
 //! nobody waits any more.
 
 use std::{
-    collections::HashMap,
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -12,7 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{FutureExt as _, task::noop_waker_ref};
+use futures::{
+    FutureExt as _, TryFutureExt as _,
+    future::{CatchUnwind, MapErr},
+    task::noop_waker_ref,
+};
 use tokio::{
     sync::Semaphore,
     task::AbortHandle,
@@ -22,13 +25,18 @@ use tokio::{
 use super::{Leader, lock, peer::Peer};
 use crate::{
     error::{Error, ErrorKind},
+    id_map::IdMap,
     protocol::PART,
     spec::{BoxFuture, Failure, MethodSpec, Reply},
 };
 
 /// A future whose panic is an error.
-pub(super) fn guarded<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Error>> {
-    AssertUnwindSafe(future).catch_unwind().map(|result| result.map_err(panicked))
+type Guarded<F> =
+    MapErr<CatchUnwind<AssertUnwindSafe<F>>, fn(Box<dyn std::any::Any + Send>) -> Error>;
+
+/// A future whose panic is an error.
+pub(super) fn guarded<F: Future>(future: F) -> Guarded<F> {
+    AssertUnwindSafe(future).catch_unwind().map_err(panicked)
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
@@ -41,7 +49,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
 }
 
 /// The calls of one follower that are under way, by request.
-pub(super) type InFlight = Arc<Mutex<HashMap<u64, Running>>>;
+pub(super) type InFlight = Arc<Mutex<IdMap<Running>>>;
 
 /// A call under way.
 pub(super) enum Running {
@@ -96,8 +104,8 @@ impl Leader {
                 Err(panic) => Box::pin(std::future::ready(Err(Failure::Cluster(panicked(panic))))),
             }
         };
-        let mut future = Box::pin(guarded(future));
-        if !large && let Poll::Ready(result) = poll_once(future.as_mut()) {
+        let mut future = guarded(future);
+        if !large && let Poll::Ready(result) = poll_once(Pin::new(&mut future)) {
             self.answer(peer, request, method, result);
             return;
         }
@@ -170,11 +178,11 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(noop_waker_ref()))
 }
 
-/// The deadline of a request; a request without one gets the default.
-pub(super) fn deadline(timeout_ms: u32, default: Duration) -> Instant {
+/// The deadline of a request that arrived then; a request without one gets the default.
+pub(super) fn deadline(arrived: Instant, timeout_ms: u32, default: Duration) -> Instant {
     let timeout = match timeout_ms {
         0 => default,
         millis => Duration::from_millis(millis.into()),
     };
-    Instant::now() + timeout
+    arrived + timeout
 }

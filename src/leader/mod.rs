@@ -27,7 +27,7 @@ mod work;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -63,6 +63,9 @@ use crate::{
 
 /// How long closing may take, withdrawing publications and closing the client together.
 const CLOSE: Duration = Duration::from_secs(5);
+
+/// The leaders of this process that close in the background.
+static CLOSING: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 /// A leader. It lives until it is [closed](Leader::close), or dropped by all who hold it and all
 /// its links.
@@ -413,7 +416,18 @@ impl Leader {
     /// Closes whether or not it is waited for; the runtime may be gone already.
     pub(crate) fn close_in_background(self: &Arc<Self>) -> JoinHandle<()> {
         let leader = Arc::clone(self);
-        self.runtime.spawn(async move { leader.close().await })
+        CLOSING.spawn_on(async move { leader.close().await }, &self.runtime)
+    }
+
+    /// Waits for all leaders of this process that close in the background.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    #[cfg(all(unix, feature = "process"))]
+    pub(crate) async fn all_closed() {
+        CLOSING.close();
+        CLOSING.wait().await;
     }
 
     /// Whether it was closed.

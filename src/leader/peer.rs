@@ -20,11 +20,13 @@ pub(super) struct Peer {
     pub(super) max_payload: usize,
     /// Topics that have something for this follower. A topic is here at most once.
     woken: Mutex<Vec<Arc<Topic>>>,
+    /// Requests to subscribe that were refused, and that the session still has to forget.
+    refused: Mutex<Vec<u64>>,
 }
 
 impl Peer {
     pub(super) fn new(id: u64, link: Link, owner: [u8; 16], max_payload: usize) -> Self {
-        Self { id, link, owner, max_payload, woken: Mutex::default() }
+        Self { id, link, owner, max_payload, woken: Mutex::default(), refused: Mutex::default() }
     }
 
     /// A topic has something for this follower.
@@ -41,6 +43,11 @@ impl Peer {
     /// Puts back topics that could not be drained for want of room.
     pub(super) fn put_back(&self, topics: impl IntoIterator<Item = Arc<Topic>>) {
         lock(&self.woken).extend(topics);
+    }
+
+    /// Takes the requests to subscribe that were refused.
+    pub(super) fn take_refused(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.refused))
     }
 
     /// Answers a request. An answer that can't be queued is replaced by the reason; if not even
@@ -66,6 +73,9 @@ impl Peer {
 
     /// Answers a subscribe request.
     pub(super) fn answer_subscribe(&self, request: u64, topic: Result<u64, &Failure>) {
+        if topic.is_err() {
+            lock(&self.refused).push(request);
+        }
         let result = match topic {
             Ok(topic) => pb::SubscribeResult { refused: None, topic },
             Err(refused) => pb::SubscribeResult { refused: Some(refused.into()), topic: 0 },

@@ -1,6 +1,8 @@
 //! The leader's end of one follower's link.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     connection::Endpoint,
     error::{Error, ErrorKind, Result},
+    id_map::IdMap,
     protocol::{
         Batch, MethodMap,
         pb::{self, Packet, packet::Body},
@@ -28,11 +31,13 @@ pub(super) struct Session {
     peer: Arc<Peer>,
     methods: MethodMap,
     in_flight: InFlight,
+    /// When the packets that are handled now arrived: their deadlines count from then.
+    arrived: Instant,
     /// Room for oneway calls, which are on no table because nobody waits for them.
     oneway: Arc<Semaphore>,
     /// Its subscriptions by the request that made each, and by the number of the topic.
-    requests: HashMap<u64, Arc<Topic>>,
-    numbers: HashMap<u64, Arc<Topic>>,
+    requests: IdMap<Arc<Topic>>,
+    numbers: IdMap<Arc<Topic>>,
     /// It said goodbye, so that what it published is withdrawn at once.
     said_goodbye: bool,
 }
@@ -46,9 +51,10 @@ impl Session {
             peer,
             methods,
             in_flight: InFlight::default(),
+            arrived: Instant::now(),
             oneway,
-            requests: HashMap::new(),
-            numbers: HashMap::new(),
+            requests: IdMap::default(),
+            numbers: IdMap::default(),
             said_goodbye: false,
         }
     }
@@ -77,7 +83,7 @@ impl Session {
             Ok(found) => found,
             Err(error) => return self.peer.answer(id, Err(error.into())),
         };
-        let deadline = deadline(invoke.timeout_ms, self.leader.options.call_timeout);
+        let deadline = deadline(self.arrived, invoke.timeout_ms, self.leader.options.call_timeout);
         let call = Call { method, args, deadline };
         let bound = self.leader.options.max_in_flight;
         let busy = lock(&self.in_flight).len() >= bound;
@@ -115,13 +121,17 @@ impl Session {
             Ok((method, _)) => method,
             Err(error) => return self.peer.answer(id, Err(error.into())),
         };
-        let deadline = deadline(timeout_ms, self.leader.options.call_timeout);
+        let deadline = deadline(self.arrived, timeout_ms, self.leader.options.call_timeout);
         let asker = (Arc::clone(&self.peer), id);
         let request = Request { method, args, deadline, wish, asker };
         self.leader.publish(self.peer.owner, request);
     }
 
     fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: bytes::Bytes) {
+        // The follower does not end what was refused.
+        for refused in self.peer.take_refused() {
+            self.unsubscribe(refused);
+        }
         match self.try_subscribe(id, subscribe, args) {
             Ok(topic) => {
                 self.numbers.insert(topic.number, Arc::clone(&topic));
@@ -167,6 +177,10 @@ impl Session {
 }
 
 impl Endpoint for Session {
+    fn on_heard(&mut self, now: Instant) {
+        self.arrived = now;
+    }
+
     fn on_packet(&mut self, packet: Packet) -> Result<()> {
         let Packet { id, body, payload } = packet;
         let limit = self.leader.options.max_payload;
@@ -203,13 +217,21 @@ impl Endpoint for Session {
     }
 
     fn fill(&mut self, batch: &mut Batch) {
-        let mut woken = self.peer.take_woken().into_iter();
-        for topic in woken.by_ref() {
+        let woken = self.peer.take_woken();
+        if woken.is_empty() {
+            return;
+        }
+        // Another task may have opened a topic since the queue was looked at: its answer was
+        // queued before the topic was woken, and goes out before what the topic has to say.
+        self.peer.link.move_to(batch);
+        let mut woken = woken.into_iter();
+        let bound = self.leader.options.max_queued;
+        while batch.has_room()
+            && batch.values() < bound
+            && let Some(topic) = woken.next()
+        {
             if topic.drain(self.peer.id, batch) {
                 self.peer.put_back([topic]);
-            }
-            if !batch.has_room() {
-                break;
             }
         }
         self.peer.put_back(woken);

@@ -12,13 +12,14 @@
 //! value needs nothing more; so nothing is queued for a follower that does not read, and what it
 //! missed costs no memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
     error::Error,
+    id_map::IdMap,
     protocol::{Frame, pb},
 };
 
@@ -51,7 +52,7 @@ pub(super) struct TopicState<P> {
     newest: Bytes,
     state: State,
     turn: u64,
-    followers: HashMap<u64, Progress<P>>,
+    followers: IdMap<Progress<P>>,
 }
 
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl<P: Clone> TopicState<P> {
             newest: Bytes::new(),
             state: State::Starting { cause: None },
             turn: 1,
-            followers: HashMap::new(),
+            followers: IdMap::default(),
         }
     }
 
@@ -227,6 +228,15 @@ impl<P: Clone> TopicState<P> {
         }
     }
 
+    /// A large value is still on its way that a subscription of this follower which is over was
+    /// given. What comes next must not overtake it.
+    pub(super) fn hold_back(&mut self, id: u64) {
+        if let Some(progress) = self.followers.get_mut(&id) {
+            progress.busy = true;
+            progress.woken = false;
+        }
+    }
+
     /// Whether a follower has to be drained once more, as after [`Given::NoRoom`].
     pub(super) fn is_woken(&self, id: u64) -> bool {
         self.followers.get(&id).is_some_and(|progress| progress.woken)
@@ -285,7 +295,7 @@ mod tests {
     fn describe(frame: Frame) -> String {
         let mut reader = crate::protocol::FrameReader::default();
         for chunk in frame.chunks() {
-            reader.buffer().extend_from_slice(&chunk);
+            reader.buffer().extend_from_slice(chunk);
         }
         let packet = reader.next().unwrap().unwrap();
         match packet.body.unwrap() {
@@ -397,6 +407,18 @@ mod tests {
         assert_eq!(drain(&mut topic, 1), [""; 0]);
         assert!(topic.value_written(1));
         assert_eq!(drain(&mut topic, 1), ["2=b"]);
+    }
+
+    #[test]
+    fn one_that_subscribes_again_waits_for_the_parts_that_are_on_their_way() {
+        let mut topic = topic();
+        topic.push(value("a"));
+        topic.attach(1, 1, 100, None);
+        topic.hold_back(1);
+        assert!(topic.fail(cause("gone"), Instant::now()).is_empty());
+        assert_eq!(drain(&mut topic, 1), [""; 0]);
+        assert!(topic.value_written(1));
+        assert_eq!(drain(&mut topic, 1), ["1=a", "stale gone"]);
     }
 
     #[test]

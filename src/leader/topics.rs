@@ -301,6 +301,10 @@ impl Topic {
     /// Adds to a follower's next write what the follower does not have. True: there is more.
     pub(super) fn drain(&self, peer: u64, batch: &mut Batch) -> bool {
         let mut inner = lock(&self.inner);
+        if batch.carries(self.number) {
+            inner.state.hold_back(peer);
+            return false;
+        }
         inner.state.drain(peer, Instant::now(), &mut |frame| {
             if batch.push_value(frame, self.number) {
                 Given::InParts

@@ -14,7 +14,8 @@ use crate::{
 /// [`MasterBuilder::agent`](super::MasterBuilder::agent). A clone is the same agent.
 ///
 /// There is one agent, started before all workers, and it holds the real clients. The function's
-/// life is the process's life.
+/// life is the process's life: when it returns, everything that is published is withdrawn and the
+/// clients are closed, whoever still holds them.
 ///
 /// # Examples
 ///

@@ -8,6 +8,7 @@ use futures::{FutureExt, future::BoxFuture};
 
 use super::{agent::Agent, control::clip, name::ProcessName, place::Place, worker::Worker};
 use crate::{
+    cluster::leave_all,
     error::{Error, ErrorKind, Result},
     protocol::pb::{Done, Early, Ended, control::Body, ended::How},
 };
@@ -52,7 +53,8 @@ impl fmt::Debug for Roles {
 /// How long the last words to the master may take. They need no answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Lives the life of a child: runs its function, and tells the master how it ended.
+/// Lives the life of a child: runs its function, tells the master how it ended, and leaves the
+/// channels.
 pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     let function = match place.name {
         ProcessName::Worker(_) => (roles.worker)(Worker::new(Arc::clone(&place))),
@@ -78,6 +80,8 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
         }
     };
     place.say_within(Body::Ended(Ended { how: Some(how) }), LAST_WORDS).await;
+    // The runtime ends next, and nothing that was left to the background would be done.
+    leave_all().await;
     outcome
 }
 

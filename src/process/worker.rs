@@ -11,7 +11,8 @@ use crate::{
 /// A worker's side of the cluster: given to the function that was passed to
 /// [`MasterBuilder::worker`](super::MasterBuilder::worker). A clone is the same worker.
 ///
-/// Workers are started when the agent is ready. The function's life is the process's life.
+/// Workers are started when the agent is ready. The function's life is the process's life: when it
+/// returns, what it published is withdrawn, whoever still holds its clients.
 ///
 /// # Examples
 ///

@@ -6,28 +6,33 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use super::{
-    frame::{Frame, LENGTH, PART},
+    frame::{COPY, Frame, Head, LENGTH, PART},
     pb::Part,
 };
 
 /// One write takes at most this much.
 const MAX_WRITE: usize = 256 << 10;
 
-/// Pieces shorter than this are put together: a copy costs less than one more piece in a `writev`.
-const COPY: usize = 512;
-
 /// Frames on their way to the socket: small ones in order and first, then one part of each large
 /// one in turn, so that a small answer never waits behind a large one.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     small: VecDeque<(Frame, Option<u64>)>,
+    /// Those that are begun, in turn; and those that are not, because the peer holds what it has
+    /// of each until it is whole.
     large: VecDeque<Large>,
+    waiting: VecDeque<Large>,
+    /// Bytes of the whole packets that are begun, and the most of them.
+    begun: usize,
+    max_begun: usize,
+    /// Bytes of large values that are not staged to their end.
+    values: usize,
     /// Pieces of the write that is under way, and the one that is still being added to.
     pieces: VecDeque<Bytes>,
     open: BytesMut,
     /// Bytes in `pieces` and `open`.
     staged: usize,
-    /// Bytes of frames not yet staged, and those of small ones among them.
+    /// Bytes of frames not yet staged, without large values, and those of small ones among them.
     queued: usize,
     queued_small: usize,
     /// Bytes of those that will be put together.
@@ -55,13 +60,18 @@ impl Batch {
     /// Pieces in one `writev`.
     pub(crate) const MAX_PIECES: usize = 64;
 
+    /// A batch for a peer that holds at most this many bytes of packets that are partly there.
+    pub(crate) fn new(max_begun: usize) -> Self {
+        Self { max_begun, ..Self::default() }
+    }
+
     /// Adds a frame. Its `mark` is given back by [`Batch::advance`] when its first byte is written.
     pub(crate) fn push(&mut self, frame: Frame, mark: Option<u64>) {
         self.queued += frame.packet_len();
         if frame.is_large() {
             self.next_stream += 1;
             let stream = self.next_stream;
-            self.large.push_back(Large { frame, stream, from: 0, mark, topic: None });
+            self.waiting.push_back(Large { frame, stream, from: 0, mark, topic: None });
         } else {
             self.queued_small += frame.packet_len();
             self.queued_copied += copied(&frame);
@@ -74,10 +84,19 @@ impl Batch {
     pub(crate) fn push_value(&mut self, frame: Frame, topic: u64) -> bool {
         let large = frame.is_large();
         self.push(frame, None);
-        if large && let Some(added) = self.large.back_mut() {
+        if large && let Some(added) = self.waiting.back_mut() {
             added.topic = Some(topic);
+            let len = added.frame.packet_len();
+            self.queued -= len;
+            self.values += len;
         }
         large
+    }
+
+    /// Whether a large value of this topic is not through yet.
+    pub(crate) fn carries(&self, topic: u64) -> bool {
+        self.values > 0
+            && self.large.iter().chain(&self.waiting).any(|large| large.topic == Some(topic))
     }
 
     /// Takes the topics whose large value was staged to its end.
@@ -85,9 +104,15 @@ impl Batch {
         std::mem::take(&mut self.finished)
     }
 
-    /// Bytes that wait here, staged ones included.
+    /// Bytes that wait here, staged ones included, large values not.
     pub(crate) fn len(&self) -> usize {
         self.queued + self.staged
+    }
+
+    /// Bytes of large values that wait here. They are bounded by themselves, since no value must
+    /// keep an answer from being queued.
+    pub(crate) fn values(&self) -> usize {
+        self.values
     }
 
     /// Whether small frames can still be added to the write that comes next.
@@ -99,22 +124,47 @@ impl Batch {
     pub(crate) fn stage(&mut self) {
         // At once what all of it needs, so that it does not move while it grows.
         self.open.reserve(self.queued_copied.min(MAX_WRITE));
-        while self.staged < MAX_WRITE {
-            if let Some((frame, mark)) = self.small.pop_front() {
-                self.queued -= frame.packet_len();
-                self.queued_small -= frame.packet_len();
-                self.queued_copied -= copied(&frame);
-                self.mark(mark);
-                for chunk in frame.chunks() {
-                    self.put(chunk);
+        // One part at least has its place, so that no flood of small frames can hold it up.
+        let is_large_there = !(self.large.is_empty() && self.waiting.is_empty());
+        let bound = if is_large_there { MAX_WRITE - PART } else { MAX_WRITE };
+        while self.staged < bound
+            && let Some((frame, mark)) = self.small.pop_front()
+        {
+            self.queued -= frame.packet_len();
+            self.queued_small -= frame.packet_len();
+            self.queued_copied -= copied(&frame);
+            self.mark(mark);
+            match frame.into_parts() {
+                (Head::Heap(head), payload) => {
+                    self.put(head);
+                    self.put(payload);
                 }
-            } else if let Some(large) = self.large.pop_front() {
-                self.put_part(large);
-            } else {
+                (head, payload) => {
+                    self.copy(head.as_ref());
+                    self.put(payload);
+                }
+            }
+        }
+        while let Some(large) = self.next_large() {
+            self.put_part(large);
+            if self.staged >= MAX_WRITE {
                 break;
             }
         }
         self.seal();
+    }
+
+    /// The large frame whose turn it is. Another one is begun while the peer has room for it.
+    fn next_large(&mut self) -> Option<Large> {
+        while let Some(next) = self.waiting.front() {
+            let len = next.frame.packet_len();
+            if self.begun > 0 && self.begun + len > self.max_begun {
+                break;
+            }
+            self.begun += len;
+            self.large.extend(self.waiting.pop_front());
+        }
+        self.large.pop_front()
     }
 
     fn put_part(&mut self, mut large: Large) {
@@ -129,11 +179,17 @@ impl Batch {
         for piece in pieces {
             self.put(piece);
         }
-        self.queued -= len;
+        if large.topic.is_none() {
+            self.queued -= len;
+        }
         large.from += len;
-        if large.from < large.frame.packet_len() {
-            self.large.push_back(large);
-        } else if let Some(topic) = large.topic {
+        let whole = large.frame.packet_len();
+        if large.from < whole {
+            return self.large.push_back(large);
+        }
+        self.begun -= whole;
+        if let Some(topic) = large.topic {
+            self.values -= whole;
             self.finished.push(topic);
         }
     }
@@ -145,14 +201,19 @@ impl Batch {
     }
 
     fn put(&mut self, piece: Bytes) {
+        if piece.len() < COPY {
+            return self.copy(&piece);
+        }
+        self.seal();
         self.staged += piece.len();
         self.staged_total += piece.len() as u64;
-        if piece.len() < COPY {
-            self.open.extend_from_slice(&piece);
-        } else {
-            self.seal();
-            self.pieces.push_back(piece);
-        }
+        self.pieces.push_back(piece);
+    }
+
+    fn copy(&mut self, piece: &[u8]) {
+        self.staged += piece.len();
+        self.staged_total += piece.len() as u64;
+        self.open.extend_from_slice(piece);
     }
 
     fn seal(&mut self) {
@@ -171,9 +232,8 @@ impl Batch {
         count
     }
 
-    /// Notes that `bytes` were written, and gives the mark of each frame whose first byte was
-    /// among them to `started`.
-    pub(crate) fn advance(&mut self, mut bytes: usize, mut started: impl FnMut(u64)) {
+    /// Notes that `bytes` were written; the mark of each frame whose first byte was among them.
+    pub(crate) fn advance(&mut self, mut bytes: usize) -> impl Iterator<Item = u64> {
         self.staged -= bytes;
         self.written_total += bytes as u64;
         while let Some(piece) = self.pieces.front_mut() {
@@ -184,13 +244,8 @@ impl Batch {
             bytes -= piece.len();
             self.pieces.pop_front();
         }
-        while let Some((start, mark)) = self.marks.front() {
-            if *start >= self.written_total {
-                break;
-            }
-            started(*mark);
-            self.marks.pop_front();
-        }
+        let started = self.marks.partition_point(|(start, _)| *start < self.written_total);
+        self.marks.drain(..started).map(|(_, mark)| mark)
     }
 
     /// Lets go of memory that is not in use.
@@ -209,7 +264,7 @@ impl Batch {
     pub(crate) fn next_write(&mut self) -> Option<Vec<u8>> {
         self.stage();
         let bytes: Vec<u8> = self.pieces.iter().flatten().copied().collect();
-        self.advance(bytes.len(), |_| {});
+        let _ = self.advance(bytes.len());
         (!bytes.is_empty()).then_some(bytes)
     }
 }
@@ -256,11 +311,11 @@ mod tests {
         batch.stage();
         let first = small(1).packet_len() + 4;
         let mut started = Vec::new();
-        batch.advance(1, |mark| started.push(mark));
+        started.extend(batch.advance(1));
         assert_eq!(started, [1]);
-        batch.advance(first - 1, |mark| started.push(mark));
+        started.extend(batch.advance(first - 1));
         assert_eq!(started, [1], "frame 1 is written whole, nothing of frame 2");
-        batch.advance(1, |mark| started.push(mark));
+        started.extend(batch.advance(1));
         assert_eq!(started, [1, 2]);
     }
 
@@ -274,6 +329,49 @@ mod tests {
         batch.stage();
         assert!(batch.staged <= MAX_WRITE + PART + 64, "{}", batch.staged);
         assert!(batch.len() > 3 << 20);
+    }
+
+    fn large(id: u64, len: usize) -> Frame {
+        Frame::with_payload(id, pb::Result::default(), Bytes::from(vec![0; len]))
+    }
+
+    #[test]
+    fn no_more_is_begun_than_the_peer_takes() {
+        let mut batch = Batch::new(1 << 20);
+        let frames = [300 << 10, 2 << 20, 70 << 10, 600 << 10, 380 << 10, 1 << 20];
+        for (id, len) in (1..).zip(frames) {
+            batch.push(large(id, len), None);
+        }
+        let mut reader = crate::protocol::FrameReader::default();
+        let mut assembler = crate::protocol::Assembler::new(2 << 20, 2 << 20);
+        let mut whole = Vec::new();
+        while let Some(bytes) = batch.next_write() {
+            reader.buffer().extend_from_slice(&bytes);
+            while let Some(packet) = reader.next().unwrap() {
+                let Some(pb::packet::Body::Part(part)) = packet.body else { panic!("no part") };
+                whole.extend(assembler.push(part).unwrap().map(|packet| packet.id));
+            }
+        }
+        assert_eq!(whole, [1, 2, 3, 5, 4, 6]);
+        assert_eq!((batch.len(), batch.begun), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_of_small_frames_does_not_hold_up_a_large_one() {
+        let mut batch = Batch::new(1 << 20);
+        let flood = |batch: &mut Batch| {
+            while batch.has_room() {
+                batch.push(large(1, PART / 2), None);
+            }
+        };
+        assert!(batch.push_value(large(2, 3 * PART), 2));
+        assert!(batch.carries(2) && batch.values() > 3 * PART);
+        for _ in 0..4 {
+            flood(&mut batch);
+            batch.next_write().unwrap();
+        }
+        assert_eq!(batch.finished(), [2]);
+        assert!(!batch.carries(2) && batch.values() == 0);
     }
 
     #[test]

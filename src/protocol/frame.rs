@@ -12,12 +12,18 @@ pub(crate) const PART: usize = 64 << 10;
 /// No frame is longer: a part with its own head.
 pub(crate) const MAX_FRAME: usize = PART + 64;
 
-/// A payload up to this is put behind its head when the frame is made; a longer one is kept apart
-/// and written from where it lies.
+/// Pieces shorter than this are put together for a write: a copy costs less than one more piece in
+/// a `writev`.
+pub(super) const COPY: usize = 512;
+
+/// A payload from [`COPY`] up to this is put behind its head when the frame is made, so that the
+/// frame is one piece however often it is written. A shorter one is copied when it is written, a
+/// longer one is written from where it lies.
 const INLINE: usize = 4 << 10;
 
 /// Tag of `Packet.payload` (field 31, length-delimited).
 const PAYLOAD_TAG: u32 = 31 << 3 | 2;
+const PAYLOAD_TAG_LEN: usize = 2;
 
 /// Bytes of the length before a packet.
 pub(super) const LENGTH: usize = 4;
@@ -26,8 +32,29 @@ pub(super) const LENGTH: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     /// The length, then the packet, without the payload where that is kept apart.
-    head: Bytes,
+    head: Head,
     payload: Bytes,
+}
+
+/// The head of nearly every frame is a few bytes, for which an allocation would cost more than the
+/// copies.
+#[derive(Debug, Clone)]
+pub(super) enum Head {
+    Small { bytes: [u8; Self::SMALL], len: u8 },
+    Heap(Bytes),
+}
+
+impl Head {
+    const SMALL: usize = 38;
+}
+
+impl AsRef<[u8]> for Head {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Small { bytes, len } => &bytes[..usize::from(*len)],
+            Self::Heap(bytes) => bytes,
+        }
+    }
 }
 
 impl Frame {
@@ -40,29 +67,30 @@ impl Frame {
     pub(crate) fn with_payload(id: u64, body: impl Into<Body>, payload: Bytes) -> Self {
         // The payload is the last field, so it is appended by hand and never passes through prost.
         let packet = Packet { id, body: Some(body.into()), payload: Bytes::new() };
-        let inline = if payload.len() <= INLINE { payload.len() } else { 0 };
-        let mut head = BytesMut::with_capacity(LENGTH + packet.encoded_len() + 8 + inline);
-        head.put_u32(0);
-        packet.encode_raw(&mut head);
+        let mut len = packet.encoded_len();
         if !payload.is_empty() {
-            prost::encoding::encode_varint(u64::from(PAYLOAD_TAG), &mut head);
-            prost::encoding::encode_varint(payload.len() as u64, &mut head);
+            len += PAYLOAD_TAG_LEN + prost::length_delimiter_len(payload.len()) + payload.len();
         }
-        let kept_apart = if inline > 0 {
+        let head_len = LENGTH + len - payload.len();
+        if (COPY..=INLINE).contains(&payload.len()) {
+            let mut head = BytesMut::with_capacity(LENGTH + len);
+            put_head(&mut head, len, &packet, payload.len());
             head.extend_from_slice(&payload);
-            Bytes::new()
+            Self { head: Head::Heap(head.freeze()), payload: Bytes::new() }
+        } else if head_len <= Head::SMALL {
+            let mut bytes = [0; Head::SMALL];
+            put_head(&mut bytes.as_mut_slice(), len, &packet, payload.len());
+            Self { head: Head::Small { bytes, len: head_len as u8 }, payload }
         } else {
-            payload
-        };
-        // Of a packet that goes in parts the length is never written, so saturating is harmless.
-        let len = u32::try_from(head.len() - LENGTH + kept_apart.len()).unwrap_or(u32::MAX);
-        head[..LENGTH].copy_from_slice(&len.to_be_bytes());
-        Self { head: head.freeze(), payload: kept_apart }
+            let mut head = BytesMut::with_capacity(head_len);
+            put_head(&mut head, len, &packet, payload.len());
+            Self { head: Head::Heap(head.freeze()), payload }
+        }
     }
 
     /// Size of the encoded packet, without the length before it.
     pub(crate) fn packet_len(&self) -> usize {
-        self.head.len() - LENGTH + self.payload.len()
+        self.head.as_ref().len() - LENGTH + self.payload.len()
     }
 
     /// Whether it must go in parts.
@@ -71,17 +99,33 @@ impl Frame {
     }
 
     /// The whole frame in at most two pieces.
-    pub(crate) fn chunks(self) -> [Bytes; 2] {
-        [self.head, self.payload]
+    pub(crate) fn chunks(&self) -> [&[u8]; 2] {
+        [self.head.as_ref(), &self.payload]
+    }
+
+    /// The head and the payload that is kept apart from it.
+    pub(super) fn into_parts(self) -> (Head, Bytes) {
+        (self.head, self.payload)
     }
 
     /// The bytes `from..from + PART` of the packet (fewer at the end), in at most two pieces.
     pub(super) fn part(&self, from: usize) -> [Bytes; 2] {
-        let head = self.head.slice(LENGTH..);
+        let head = &self.head.as_ref()[LENGTH..];
         let to = (from + PART).min(self.packet_len());
-        let in_head = head.slice(from.min(head.len())..to.min(head.len()));
+        let in_head = Bytes::copy_from_slice(&head[from.min(head.len())..to.min(head.len())]);
         let shift = |at: usize| at.saturating_sub(head.len());
         [in_head, self.payload.slice(shift(from)..shift(to))]
+    }
+}
+
+/// Writes a packet of `len` bytes with the length before it, up to where its payload starts.
+fn put_head(out: &mut impl BufMut, len: usize, packet: &Packet, payload: usize) {
+    // Of a packet that goes in parts the length is never written, so saturating is harmless.
+    out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    packet.encode_raw(out);
+    if payload > 0 {
+        prost::encoding::encode_varint(u64::from(PAYLOAD_TAG), out);
+        prost::encoding::encode_varint(payload as u64, out);
     }
 }
 

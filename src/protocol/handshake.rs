@@ -214,7 +214,7 @@ mod tests {
     fn packet(frame: Frame) -> pb::packet::Body {
         let mut reader = FrameReader::default();
         for chunk in frame.chunks() {
-            reader.buffer().extend_from_slice(&chunk);
+            reader.buffer().extend_from_slice(chunk);
         }
         reader.next().unwrap().unwrap().body.unwrap()
     }

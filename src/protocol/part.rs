@@ -109,7 +109,7 @@ mod tests {
         let large = |id: u64, len: usize| {
             Frame::with_payload(id, pb::Result::default(), Bytes::from(vec![id as u8; len]))
         };
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(1 << 20);
         batch.push(large(1, 300_000), None);
         batch.push(large(2, PART + 10), None);
         batch.push(Frame::new(3, pb::Result::default()), None);

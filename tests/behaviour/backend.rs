@@ -35,6 +35,8 @@ pub(crate) struct Backend {
     pub(crate) registered: Mutex<BTreeSet<(String, String)>>,
     pub(crate) log: Mutex<Vec<String>>,
     pub(crate) fail_publish: AtomicUsize,
+    /// How many more times a stream can't be opened.
+    pub(crate) fail_open: AtomicUsize,
     pub(crate) calls: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     /// Calls of `slow` wait for it.

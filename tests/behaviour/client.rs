@@ -107,6 +107,10 @@ macro_rules! registry {
                 if key.starts_with("no") {
                     return Err(RegistryError::NotFound { key });
                 }
+                let fail = self.0.fail_open.try_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+                if fail.is_ok() {
+                    return Err(RegistryError::Refused("not yet".to_owned()));
+                }
                 Ok(self.0.stream(&key).filter_map(|step| async move {
                     match step {
                         Step::Value(value) => Some(value),

@@ -113,6 +113,23 @@ async fn a_new_leader_without_a_value_keeps_them_stale() {
 }
 
 #[tokio::test]
+async fn a_subscription_outlives_a_new_leader_that_can_not_open_it_yet() {
+    let (backend, port) = (Backend::new(), free_port());
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let mut watch = user.watch_known("k".to_owned()).await.unwrap();
+    assert_eq!(next(&mut watch).await, "v");
+    Cluster::close(leader).await;
+    assert_eq!(next(&mut watch).await, "stale disconnected");
+    backend.fail_open.store(3, SeqCst);
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    assert_eq!(next(&mut watch).await, "stale client");
+    assert_eq!(next(&mut watch).await, "live v");
+    assert_eq!(backend.fail_open.load(SeqCst), 0);
+}
+
+#[tokio::test]
 async fn values_never_go_backwards_over_many_losses_of_the_link() {
     let port = free_port();
     let drop_after = calm().stale_after;
@@ -206,6 +223,30 @@ async fn a_leader_whose_runtime_ends_is_lost_for_all_in_its_process() {
     assert_eq!(next(&mut there).await, "stale disconnected");
     let _leader = lead::<Registry>(&backend, port, calm()).await;
     assert_eq!(next(&mut there).await, "live v");
+}
+
+#[tokio::test]
+async fn a_follower_whose_runtime_ends_is_closed() {
+    let backend = Backend::new();
+    backend.set("k", "v");
+    let leader = lead::<Registry>(&backend, 0, calm()).await;
+    let port = crate::support::port(&leader);
+    let (user, mut watch) = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let user = follow::<Registry>(port, calm()).await;
+            let mut watch = user.watch("k");
+            assert_eq!(next(&mut watch).await, "v");
+            (user, watch)
+        })
+    })
+    .join()
+    .unwrap();
+    assert!(matches!(watch.state(), State::Closed { .. }), "{:?}", watch.state());
+    assert_eq!(next(&mut watch).await, "closed closed");
+    assert_eq!(watch.current().as_deref().map(String::as_str), Some("v"));
+    let error = soon("an answer", user.echo(Vec::new())).await.unwrap_err();
+    assert!(format!("{error:?}").contains("closed"), "{error:?}");
 }
 
 #[tokio::test]

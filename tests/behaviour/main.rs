@@ -9,6 +9,7 @@ mod conformance_topics;
 mod election;
 mod everywhere;
 mod freeze;
+mod limits;
 mod loss;
 mod owners;
 mod requests;

@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use cluster_client::{Cluster, Options};
+use futures::FutureExt as _;
 
 use crate::{
     actor::Actor,
@@ -32,6 +33,22 @@ async fn a_new_leader_is_told_the_latest_of_each_key_and_nothing_else() {
     until("published again", || !backend.log().is_empty()).await;
     user.echo(Vec::new()).await.unwrap();
     assert_eq!(backend.log(), ["publish k=a#2"]);
+}
+
+#[tokio::test]
+async fn a_publish_that_is_dropped_on_its_way_is_known_where_it_was_published() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    // One poll: it is queued and not yet written.
+    assert!(user.publish(Registration::new("k", "a")).now_or_never().is_none());
+    until("published", || backend.registered() == ["k=a#1"]).await;
+    user.echo(Vec::new()).await.unwrap();
+    Cluster::close(leader).await;
+    let backend = Backend::new();
+    let _leader = lead::<Registry>(&backend, port, calm()).await;
+    until("published again", || backend.registered() == ["k=a#1"]).await;
+    user.unpublish(Registration::new("k", "a")).await.unwrap();
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@
 //! `escape` starts one that leaves the process group
 //! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
 //! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
-//! set-up, which must not be possible to lock up anything but itself.
+//! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
+//! channel and publishes its name there.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
@@ -26,7 +27,8 @@ use std::{
 };
 
 use cluster_client::{
-    Agent, Error, ErrorKind, Master, MasterBuilder, MasterEvent, MasterHandle, Result, Worker,
+    Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
+    Options, Result, Worker, cluster_client,
 };
 
 pub(crate) fn main() -> ExitCode {
@@ -122,6 +124,47 @@ async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", "observed the end");
 }
 
+/// A client that says what it is told.
+struct Upstream;
+
+#[cluster_client]
+impl Upstream {
+    #[connect]
+    async fn connect() -> Result<Self> {
+        Ok(Self)
+    }
+
+    #[publish]
+    async fn publish(&self, name: String) -> Result<()> {
+        say("agent", &format!("publishes {name}"));
+        Ok(())
+    }
+
+    #[unpublish]
+    async fn unpublish(&self, name: String) -> Result<()> {
+        // As slow as a network.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        say("agent", &format!("withdraws {name}"));
+        Ok(())
+    }
+
+    #[close]
+    async fn close(&self) {
+        say("agent", "closes");
+    }
+}
+
+/// Takes part in the channel for ever, as one that keeps its clients in a static does.
+async fn share(name: &str, behaviour: &str, joining: Joining<Upstream>) -> Result<()> {
+    if behaviour == "share" {
+        let options = Options { grace: Duration::from_secs(600), ..Options::default() };
+        let upstream: Cluster<Upstream> = joining.options(options).await?;
+        upstream.publish(name.to_owned()).await?;
+        std::mem::forget(upstream);
+    }
+    Ok(())
+}
+
 async fn agent(agent: Agent) -> Result<()> {
     let keys = keys();
     let replacement = (agent.generation() > 0).then_some("agent_next");
@@ -131,6 +174,7 @@ async fn agent(agent: Agent) -> Result<()> {
     if behaviour == "wait_cluster" {
         agent.cluster_ready().await;
     }
+    share("agent", &behaviour, agent.cluster(())).await?;
     agent.ready().await?;
     say("agent", "ready");
     let waits = agent.clone();
@@ -159,6 +203,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     if behaviour == "wait_cluster" {
         worker.cluster_ready().await;
     }
+    share(&name, &behaviour, worker.cluster()).await?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");

@@ -14,6 +14,8 @@ crate::tests![
     grandchildren_go_with_their_worker_whatever_they_ignore,
     grandchildren_of_a_worker_that_died_go_too,
     an_observer_can_stop_and_fail_the_cluster,
+    a_worker_that_stops_withdraws_at_once,
+    an_agent_that_stops_withdraws_all_and_closes_its_clients,
 ];
 
 fn each_stop_signal_stops_workers_then_agent_with_code_0() {
@@ -174,5 +176,31 @@ fn an_observer_can_stop_and_fail_the_cluster() {
         assert_eq!(status.code(), Some(code), "{observer}: {stderr}");
         assert!(stderr.ends_with(says), "{observer}: {stderr}");
         assert_eq!(cluster.count("shuts down"), 2, "{observer}: the stop is in order");
+    }
+}
+
+fn a_worker_that_stops_withdraws_at_once() {
+    for runs in ["", "run"] {
+        let start = format!("workers=1 agent=share worker=share worker_next=none {runs}");
+        let mut cluster = Cluster::ready(&start);
+        cluster.find("publishes worker-0");
+        // The worker alone, so that it is not the agent that withdraws. The grace is 10 minutes.
+        let worker = cluster.pid("worker-0");
+        send(worker, Signal::TERM);
+        cluster.wait("withdraws worker-0");
+        cluster.signal(Signal::TERM);
+        assert_eq!(cluster.end().0.code(), Some(0));
+    }
+}
+
+fn an_agent_that_stops_withdraws_all_and_closes_its_clients() {
+    for runs in ["", "run"] {
+        let mut cluster = Cluster::ready(&format!("workers=1 agent=share worker=share {runs}"));
+        cluster.signal(Signal::TERM);
+        assert_eq!(cluster.end().0.code(), Some(0));
+        for what in ["withdraws agent", "withdraws worker-0", "closes"] {
+            assert_eq!(cluster.count(what), 1, "{what}: {:#?}", cluster.said);
+        }
+        assert!(cluster.position("withdraws agent") < cluster.position("closes"));
     }
 }

@@ -37,7 +37,7 @@ impl Publisher {
         let method = if publish { PUBLISH } else { UNPUBLISH };
         let call = tokio::spawn(async move {
             let (key, args) = (encode_value::<MessagePack, _>(&key), publication(key, value));
-            follower.publish(method, key, args).await
+            follower.follower().publish(method, key, args).await
         });
         self.open.insert(key, (publish.then_some(value), call));
     }
