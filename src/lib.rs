@@ -65,6 +65,9 @@ mod codec;
 mod connection;
 mod error;
 mod follower;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id_map;
 mod leader;
 mod options;

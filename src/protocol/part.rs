@@ -77,6 +77,12 @@ impl Assembler {
         Ok(Some(packet))
     }
 
+    /// Bytes of unfinished packets that are here.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     fn open(&mut self, stream: u64, total: u64) -> Result<()> {
         if total > self.max_packet as u64 {
             return Err(Error::protocol(format!(

@@ -59,8 +59,8 @@ async fn a_follower_that_was_frozen_reads_before_it_judges() {
     let mut follower = Actor::follow(port(&leader)).await;
     follower.ask("watch k").await;
     assert_eq!(follower.event().await, "v");
-    // Once this is answered the subscriber waits again. One that looks in the moment between the
-    // thaw and the first read would see a stale value, and rightly.
+    // So that it waits for a change when it is frozen. A reader that asks first thing after the
+    // thaw is told the truth, that nothing was heard for long.
     assert_eq!(follower.ask("echo x").await, "x");
     follower.freeze();
     // This is how long it is frozen, not a wait for something.
