@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     backend::Backend,
     client::{Registration, packed::Registry},
-    support::{TOKEN, calm, next, show, soon, until},
+    support::{PATIENCE, TOKEN, calm, next, show, soon, until},
 };
 
 /// Tells the binary that it is an actor: role, port and milliseconds of `drop_after`.
@@ -93,8 +93,25 @@ impl Actor {
         self.child.id()
     }
 
+    /// Stops it; none of its threads runs when this returns. A signal alone is not there at once: a
+    /// thread that is on another processor may answer one more call.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        let begin = std::time::Instant::now();
+        while !self.is_stopped() {
+            assert!(begin.elapsed() < PATIENCE, "it does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        threads.map(|thread| thread.unwrap().path().join("stat")).all(|stat| {
+            // A thread that has just ended has no file any more.
+            let stat = std::fs::read_to_string(stat).unwrap_or_default();
+            // The state follows the name, which is in parentheses.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     pub(crate) fn thaw(&self) {

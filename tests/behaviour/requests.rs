@@ -123,7 +123,7 @@ async fn a_frozen_leader_fails_no_call_before_its_deadline() {
         matches!(watch.state(), cluster_client::State::Starting { cause: Some(_), .. })
     })
     .await;
-    assert!(!call.is_finished());
+    assert!(!call.is_finished(), "{:?}", call.await);
     leader.thaw();
     assert_eq!(soon("the call", call).await.unwrap(), Ok(vec![1]));
     assert!(watch.current().is_none());
