@@ -37,7 +37,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::Handle,
-    sync::watch,
+    sync::{OnceCell, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -61,8 +61,9 @@ use crate::{
     spec::{ChannelSpec, Failure, Health},
 };
 
-/// How long closing may take, withdrawing publications and closing the client together.
-const CLOSE: Duration = Duration::from_secs(5);
+/// How long withdrawing the publications may take, and after it closing the client: 5 s together.
+const WITHDRAW: Duration = Duration::from_secs(3);
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// The leaders of this process that close in the background.
 static CLOSING: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
@@ -88,6 +89,8 @@ pub(crate) struct Leader {
     stats: Stats,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// Done by one, however many close.
+    closed: OnceCell<()>,
     /// The place on the Local Server; given up at close.
     reservation: Mutex<Option<Reservation>>,
 }
@@ -129,7 +132,7 @@ impl Leader {
         leader.watch_runtime();
         if !retry {
             match leader.connect().await {
-                Ok(client) => leader.ready(client),
+                Ok(client) => leader.ready(client).await,
                 Err(error) => {
                     if let Some(reservation) = reservation {
                         reservation.fail(&error);
@@ -169,6 +172,7 @@ impl Leader {
             stats: Stats::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            closed: OnceCell::new(),
             reservation: Mutex::default(),
         })
     }
@@ -217,7 +221,7 @@ impl Leader {
                 () = self.closing.cancelled() => return,
             };
             match connected {
-                Ok(client) => return self.ready(client),
+                Ok(client) => return self.ready(client).await,
                 Err(error) => {
                     tracing::warn!(%error, "connecting failed; trying again");
                     self.client.send_replace(Client::Connecting(Some(error)));
@@ -230,7 +234,18 @@ impl Leader {
         }
     }
 
-    fn ready(self: &Arc<Self>, client: Arc<dyn Upstream>) {
+    async fn ready(self: &Arc<Self>, client: Arc<dyn Upstream>) {
+        let is_taken = self.client.send_if_modified(|now| {
+            let is_open = !matches!(now, Client::Closed);
+            if is_open {
+                *now = Client::Ready(Arc::clone(&client));
+            }
+            is_open
+        });
+        if !is_taken {
+            // The leader was closed meanwhile.
+            return self.close_client(client).await;
+        }
         let weak = Arc::downgrade(self);
         let report = move |health| {
             if let Some(leader) = weak.upgrade() {
@@ -251,7 +266,6 @@ impl Leader {
             };
             self.tasks.spawn_on(watch, &self.runtime);
         }
-        self.client.send_replace(Client::Ready(client));
     }
 
     fn note_health(self: &Arc<Self>, health: Health) {
@@ -383,34 +397,46 @@ impl Leader {
     }
 
     /// Gives the channel up: tells the followers, withdraws what was published, closes the client.
+    /// Nobody else can lead it before that is done: there are never two clients, and what is
+    /// withdrawn here was not published by the next leader.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: what was not done is done by nobody; the client is dropped in any case.
+    /// Cancel safe: what was not done is done by whoever closes next, or by nobody; the client is
+    /// dropped in any case.
     pub(crate) async fn close(&self) {
+        self.closed.get_or_init(|| self.close_once()).await;
+    }
+
+    async fn close_once(&self) {
         // No new link from here on.
-        drop(lock(&self.reservation).take());
-        if matches!(&*self.client.borrow(), Client::Closed) {
-            return;
+        if let Some(reservation) = &*lock(&self.reservation) {
+            reservation.hold();
         }
         self.closing.cancel();
         let links: Vec<Link> = lock(&self.peers).values().cloned().collect();
         for link in links {
             self.say_goodbye(&link);
         }
-        let withdraw_and_close = async {
-            if let Some(client) = self.client() {
-                self.withdraw_all().await;
-                self.client.send_replace(Client::Closed);
-                if let Err(panicked) = guarded(client.close()).await {
-                    self.stats.note_panic(&panicked);
-                }
-            }
-        };
-        if timeout(CLOSE, withdraw_and_close).await.is_err() {
-            tracing::error!(channel = %self.channel, "closing took longer than {CLOSE:?}; giving up");
+        if self.client().is_some() && timeout(WITHDRAW, self.withdraw_all()).await.is_err() {
+            let channel = &self.channel;
+            tracing::error!(%channel, "withdrawing took longer than {WITHDRAW:?}; giving up");
         }
-        self.client.send_replace(Client::Closed);
+        if let Client::Ready(client) = self.client.send_replace(Client::Closed) {
+            self.close_client(client).await;
+        }
+        drop(lock(&self.reservation).take());
+    }
+
+    async fn close_client(&self, client: Arc<dyn Upstream>) {
+        match timeout(CLOSE, guarded(client.close())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(panicked)) => self.stats.note_panic(&panicked),
+            Err(_) => {
+                let channel = &self.channel;
+                tracing::error!(%channel, "#[close] took longer than {CLOSE:?}; giving up");
+            }
+        }
     }
 
     /// Closes whether or not it is waited for; the runtime may be gone already.
