@@ -351,6 +351,7 @@ impl Leader {
             pid: std::process::id(),
             mismatches: methods.mismatches(),
             max_payload: self.options.max_payload as u64,
+            max_queued: self.options.max_queued as u64,
         };
         Ok((answer, methods))
     }

@@ -37,3 +37,14 @@ async fn many_large_values_and_answers_go_through_a_narrow_link() {
         assert_eq!(user.echo(vec![1; LARGE / 8]).await.unwrap().len(), LARGE / 8);
     }
 }
+
+#[tokio::test]
+async fn a_follower_takes_what_its_leader_may_send() {
+    let backend = Backend::new();
+    backend.set("k", &"v".repeat(300 << 10));
+    let leader = lead::<Registry>(&backend, 0, options()).await;
+    let small = Options { max_payload: 100 << 10, max_queued: 100 << 10, ..options() };
+    let user = follow::<Registry>(port(&leader), small).await;
+    let mut watch = user.watch("k");
+    assert_eq!(soon("the value", watch.ready()).await.unwrap().len(), 300 << 10);
+}
