@@ -47,11 +47,12 @@ use self::{
     call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
     topics::Topics,
 };
-pub use self::{sink::Sink, stats::LeaderStats};
 pub(crate) use self::{
+    call::guarded_now,
     stats::Stats,
     upstream::{Connector, Upstream},
 };
+pub use self::{sink::Sink, stats::LeaderStats};
 use crate::{
     connection::{Backoff, Link, drive},
     error::{Error, ErrorKind, Result},

@@ -1,6 +1,6 @@
 //! What is large, and what is much.
 
-use cluster_client::Options;
+use cluster_client::{Cluster, Error, ErrorKind, Options, Role, cluster_client};
 
 use crate::{
     backend::Backend,
@@ -47,4 +47,49 @@ async fn a_follower_takes_what_its_leader_may_send() {
     let user = follow::<Registry>(port(&leader), small).await;
     let mut watch = user.watch("k");
     assert_eq!(soon("the value", watch.ready()).await.unwrap().len(), 300 << 10);
+}
+
+/// Panics when it is decoded, if it is told to.
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
+struct Fragile(bool);
+
+impl<'de> serde::Deserialize<'de> for Fragile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let panics = bool::deserialize(deserializer)?;
+        assert!(!panics, "asked to");
+        Ok(Self(panics))
+    }
+}
+
+struct Shelf;
+
+#[cluster_client(name = "shelf")]
+impl Shelf {
+    #[connect]
+    async fn connect() -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    #[invoke]
+    async fn look(&self, item: Fragile) -> Result<bool, Error> {
+        Ok(item.0)
+    }
+
+    #[publish]
+    async fn put(&self, _item: Fragile) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_panic_in_the_leader_fail_alone() {
+    let shelf = Cluster::<Shelf>::builder().role(Role::Single).create(()).await.unwrap();
+    for _ in 0..2 {
+        let looked = soon("the call", shelf.look(Fragile(true))).await;
+        assert_eq!(looked.unwrap_err().kind(), ErrorKind::Panicked);
+        let put = soon("the publication", shelf.put(Fragile(true))).await;
+        assert_eq!(put.unwrap_err().kind(), ErrorKind::Panicked);
+        assert_eq!(soon("the call", shelf.look(Fragile(false))).await.ok(), Some(false));
+        assert_eq!(soon("the publication", shelf.put(Fragile(false))).await.ok(), Some(()));
+    }
 }
