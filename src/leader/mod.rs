@@ -261,8 +261,14 @@ impl Leader {
                     end = guarded(health) => end,
                     () = closing.cancelled() => return,
                 };
-                if let (Err(panicked), Some(leader)) = (end, leader.upgrade()) {
+                let Some(leader) = leader.upgrade() else { return };
+                if let Err(panicked) = end {
                     leader.stats.note_panic(&panicked);
+                }
+                let was_lost = leader.health.borrow().is_err();
+                if was_lost {
+                    // Nobody will say any more that the upstream is back, so it is asked.
+                    leader.note_health(Health::Restored);
                 }
             };
             self.tasks.spawn_on(watch, &self.runtime);

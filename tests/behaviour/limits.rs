@@ -1,6 +1,7 @@
 //! What is large, and what is much.
 
-use cluster_client::{Cluster, Error, ErrorKind, Options, Role, cluster_client};
+use cluster_client::{Cluster, Error, ErrorKind, Health, Options, Role, cluster_client};
+use futures::{Stream, StreamExt as _, stream};
 
 use crate::{
     backend::Backend,
@@ -65,6 +66,17 @@ struct Shelf;
 
 #[cluster_client(name = "shelf")]
 impl Shelf {
+    /// Ends while the upstream is lost.
+    #[health]
+    fn health(&self) -> impl Stream<Item = Health> {
+        stream::iter([Health::Lost("for good".to_owned())])
+    }
+
+    #[subscribe]
+    fn count(&self) -> impl Stream<Item = u32> {
+        stream::iter([1]).chain(stream::pending())
+    }
+
     #[connect]
     async fn connect() -> Result<Self, Error> {
         Ok(Self)
@@ -92,4 +104,12 @@ async fn arguments_that_panic_in_the_leader_fail_alone() {
         assert_eq!(soon("the call", shelf.look(Fragile(false))).await.ok(), Some(false));
         assert_eq!(soon("the publication", shelf.put(Fragile(false))).await.ok(), Some(()));
     }
+}
+
+#[tokio::test]
+async fn an_end_of_the_health_reports_keeps_nothing_stale() {
+    let builder = Cluster::<Shelf>::builder().role(Role::Single).channel("ending");
+    let shelf = builder.create(()).await.unwrap();
+    let mut count = shelf.count();
+    assert_eq!(*soon("the count", count.ready()).await.unwrap(), 1);
 }
