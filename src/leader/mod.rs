@@ -387,7 +387,11 @@ impl Leader {
             let options = leader.options.clone();
             let mut session = Session::new(leader, Arc::clone(&peer), methods);
             let reason = drive(stream, reader, &peer.link, &mut session, &options).await;
-            tracing::debug!(%reason, "a follower's link closed");
+            if reason.kind() == ErrorKind::Protocol {
+                tracing::warn!(%reason, "a follower broke the protocol; its link is closed");
+            } else {
+                tracing::debug!(%reason, "a follower's link closed");
+            }
         };
         self.tasks.spawn_on(serve, &self.runtime);
     }
