@@ -45,9 +45,11 @@ pub struct Options {
     pub ring_values: usize,
     /// Most bytes of those values. Default 1 MiB.
     pub ring_bytes: usize,
-    /// Largest payload: arguments, a result or a value. Default 16 MiB.
+    /// Largest payload: arguments, a result or a value. On a link that of the leader holds, too.
+    /// Default 16 MiB.
     pub max_payload: usize,
-    /// Most bytes queued to, or partly received from, one peer. Default 64 MiB.
+    /// Most bytes queued to, or partly received from, one peer; for what is partly received that
+    /// of the leader holds. Default 64 MiB.
     pub max_queued: usize,
     /// Most calls in flight on one link; more wait within their deadline. Default 1,024.
     pub max_in_flight: usize,

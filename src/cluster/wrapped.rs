@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::ClusterClient;
 use crate::{
     error::Error,
-    leader::{Connector, Sink, Upstream},
+    leader::{Connector, Sink, Upstream, guarded_now},
     spec::{BoxFuture, End, Failure, HealthReport, Reply},
 };
 
@@ -16,11 +16,11 @@ struct Wrapped<T>(Arc<T>);
 
 impl<T: ClusterClient> Upstream for Wrapped<T> {
     fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error> {
-        Arc::clone(&self.0).call(method, args)
+        guarded_now(|| Arc::clone(&self.0).call(method, args))
     }
 
     fn open(&self, method: usize, args: Bytes, sink: Sink) -> Result<BoxFuture<End>, Error> {
-        Arc::clone(&self.0).open(method, args, sink)
+        guarded_now(|| Arc::clone(&self.0).open(method, args, sink))
     }
 
     fn health(&self, report: HealthReport) -> Option<BoxFuture<()>> {
@@ -45,7 +45,7 @@ impl<T: ClusterClient> Connector for Connect<T> {
     }
 
     fn key(&self, method: usize, args: Bytes) -> Result<Bytes, Error> {
-        T::key(method, args)
+        guarded_now(|| T::key(method, args))
     }
 
     fn unit(&self) -> Bytes {

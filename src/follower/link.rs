@@ -19,6 +19,7 @@ use crate::{
     connection::{Backoff, Endpoint, Link, drive},
     error::{Error, ErrorKind, Result},
     id_map::IdMap,
+    options::Options,
     protocol::{
         Frame,
         pb::{self, Packet, packet::Body},
@@ -127,9 +128,16 @@ impl Shared {
             liveness,
             goodbye: None,
         };
+        // Its limits hold on its links: what it may send must not close them.
+        let limit = |told: u64| usize::try_from(told).unwrap_or(usize::MAX);
+        let options = Options {
+            max_payload: limit(answer.max_payload),
+            max_queued: limit(answer.max_queued),
+            ..self.options.clone()
+        };
         let reason = match stream {
-            Stream::Tcp(stream) => drive(stream, reader, &link, &mut end, &self.options).await,
-            Stream::Memory(stream) => drive(stream, reader, &link, &mut end, &self.options).await,
+            Stream::Tcp(stream) => drive(stream, reader, &link, &mut end, &options).await,
+            Stream::Memory(stream) => drive(stream, reader, &link, &mut end, &options).await,
         };
         end.goodbye.take().unwrap_or(reason)
     }

@@ -39,6 +39,11 @@ pub(super) fn guarded<F: Future>(future: F) -> Guarded<F> {
     AssertUnwindSafe(future).catch_unwind().map_err(panicked)
 }
 
+/// What the client's own types make of arguments, whose panic is an error.
+pub(crate) fn guarded_now<T>(decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panicked(panic)))
+}
+
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
     let text = panic
         .downcast_ref::<&str>()
@@ -99,10 +104,7 @@ impl Leader {
             let leader = Arc::clone(self);
             Box::pin(async move { leader.call(method, call.args).await })
         } else {
-            match std::panic::catch_unwind(AssertUnwindSafe(|| self.call(method, call.args))) {
-                Ok(future) => future,
-                Err(panic) => Box::pin(std::future::ready(Err(Failure::Cluster(panicked(panic))))),
-            }
+            self.call(method, call.args)
         };
         let mut future = guarded(future);
         if !large && let Poll::Ready(result) = poll_once(Pin::new(&mut future)) {

@@ -37,7 +37,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::Handle,
-    sync::watch,
+    sync::{OnceCell, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -47,11 +47,12 @@ use self::{
     call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
     topics::Topics,
 };
-pub use self::{sink::Sink, stats::LeaderStats};
 pub(crate) use self::{
+    call::guarded_now,
     stats::Stats,
     upstream::{Connector, Upstream},
 };
+pub use self::{sink::Sink, stats::LeaderStats};
 use crate::{
     connection::{Backoff, Link, drive},
     error::{Error, ErrorKind, Result},
@@ -61,8 +62,9 @@ use crate::{
     spec::{ChannelSpec, Failure, Health},
 };
 
-/// How long closing may take, withdrawing publications and closing the client together.
-const CLOSE: Duration = Duration::from_secs(5);
+/// How long withdrawing the publications may take, and after it closing the client: 5 s together.
+const WITHDRAW: Duration = Duration::from_secs(3);
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// The leaders of this process that close in the background.
 static CLOSING: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
@@ -88,6 +90,8 @@ pub(crate) struct Leader {
     stats: Stats,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// Done by one, however many close.
+    closed: OnceCell<()>,
     /// The place on the Local Server; given up at close.
     reservation: Mutex<Option<Reservation>>,
 }
@@ -129,7 +133,7 @@ impl Leader {
         leader.watch_runtime();
         if !retry {
             match leader.connect().await {
-                Ok(client) => leader.ready(client),
+                Ok(client) => leader.ready(client).await,
                 Err(error) => {
                     if let Some(reservation) = reservation {
                         reservation.fail(&error);
@@ -169,6 +173,7 @@ impl Leader {
             stats: Stats::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            closed: OnceCell::new(),
             reservation: Mutex::default(),
         })
     }
@@ -217,7 +222,7 @@ impl Leader {
                 () = self.closing.cancelled() => return,
             };
             match connected {
-                Ok(client) => return self.ready(client),
+                Ok(client) => return self.ready(client).await,
                 Err(error) => {
                     tracing::warn!(%error, "connecting failed; trying again");
                     self.client.send_replace(Client::Connecting(Some(error)));
@@ -230,7 +235,18 @@ impl Leader {
         }
     }
 
-    fn ready(self: &Arc<Self>, client: Arc<dyn Upstream>) {
+    async fn ready(self: &Arc<Self>, client: Arc<dyn Upstream>) {
+        let is_taken = self.client.send_if_modified(|now| {
+            let is_open = !matches!(now, Client::Closed);
+            if is_open {
+                *now = Client::Ready(Arc::clone(&client));
+            }
+            is_open
+        });
+        if !is_taken {
+            // The leader was closed meanwhile.
+            return self.close_client(client).await;
+        }
         let weak = Arc::downgrade(self);
         let report = move |health| {
             if let Some(leader) = weak.upgrade() {
@@ -245,13 +261,18 @@ impl Leader {
                     end = guarded(health) => end,
                     () = closing.cancelled() => return,
                 };
-                if let (Err(panicked), Some(leader)) = (end, leader.upgrade()) {
+                let Some(leader) = leader.upgrade() else { return };
+                if let Err(panicked) = end {
                     leader.stats.note_panic(&panicked);
+                }
+                let was_lost = leader.health.borrow().is_err();
+                if was_lost {
+                    // Nobody will say any more that the upstream is back, so it is asked.
+                    leader.note_health(Health::Restored);
                 }
             };
             self.tasks.spawn_on(watch, &self.runtime);
         }
-        self.client.send_replace(Client::Ready(client));
     }
 
     fn note_health(self: &Arc<Self>, health: Health) {
@@ -337,6 +358,7 @@ impl Leader {
             pid: std::process::id(),
             mismatches: methods.mismatches(),
             max_payload: self.options.max_payload as u64,
+            max_queued: self.options.max_queued as u64,
         };
         Ok((answer, methods))
     }
@@ -365,7 +387,11 @@ impl Leader {
             let options = leader.options.clone();
             let mut session = Session::new(leader, Arc::clone(&peer), methods);
             let reason = drive(stream, reader, &peer.link, &mut session, &options).await;
-            tracing::debug!(%reason, "a follower's link closed");
+            if reason.kind() == ErrorKind::Protocol {
+                tracing::warn!(%reason, "a follower broke the protocol; its link is closed");
+            } else {
+                tracing::debug!(%reason, "a follower's link closed");
+            }
         };
         self.tasks.spawn_on(serve, &self.runtime);
     }
@@ -383,34 +409,46 @@ impl Leader {
     }
 
     /// Gives the channel up: tells the followers, withdraws what was published, closes the client.
+    /// Nobody else can lead it before that is done: there are never two clients, and what is
+    /// withdrawn here was not published by the next leader.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: what was not done is done by nobody; the client is dropped in any case.
+    /// Cancel safe: what was not done is done by whoever closes next, or by nobody; the client is
+    /// dropped in any case.
     pub(crate) async fn close(&self) {
+        self.closed.get_or_init(|| self.close_once()).await;
+    }
+
+    async fn close_once(&self) {
         // No new link from here on.
-        drop(lock(&self.reservation).take());
-        if matches!(&*self.client.borrow(), Client::Closed) {
-            return;
+        if let Some(reservation) = &*lock(&self.reservation) {
+            reservation.hold();
         }
         self.closing.cancel();
         let links: Vec<Link> = lock(&self.peers).values().cloned().collect();
         for link in links {
             self.say_goodbye(&link);
         }
-        let withdraw_and_close = async {
-            if let Some(client) = self.client() {
-                self.withdraw_all().await;
-                self.client.send_replace(Client::Closed);
-                if let Err(panicked) = guarded(client.close()).await {
-                    self.stats.note_panic(&panicked);
-                }
-            }
-        };
-        if timeout(CLOSE, withdraw_and_close).await.is_err() {
-            tracing::error!(channel = %self.channel, "closing took longer than {CLOSE:?}; giving up");
+        if self.client().is_some() && timeout(WITHDRAW, self.withdraw_all()).await.is_err() {
+            let channel = &self.channel;
+            tracing::error!(%channel, "withdrawing took longer than {WITHDRAW:?}; giving up");
         }
-        self.client.send_replace(Client::Closed);
+        if let Client::Ready(client) = self.client.send_replace(Client::Closed) {
+            self.close_client(client).await;
+        }
+        drop(lock(&self.reservation).take());
+    }
+
+    async fn close_client(&self, client: Arc<dyn Upstream>) {
+        match timeout(CLOSE, guarded(client.close())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(panicked)) => self.stats.note_panic(&panicked),
+            Err(_) => {
+                let channel = &self.channel;
+                tracing::error!(%channel, "#[close] took longer than {CLOSE:?}; giving up");
+            }
+        }
     }
 
     /// Closes whether or not it is waited for; the runtime may be gone already.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Leader,
@@ -19,7 +18,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     id_map::IdMap,
     protocol::{
-        Batch, MethodMap,
+        Batch, MethodMap, PART,
         pb::{self, Packet, packet::Body},
     },
     spec::{MethodKind, MethodSpec},
@@ -77,7 +76,7 @@ impl Session {
         Ok((index, spec))
     }
 
-    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: bytes::Bytes) {
+    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: Bytes) {
         let is_invoke = |kind| matches!(kind, MethodKind::Invoke { .. });
         let (method, spec) = match self.method(invoke.method, is_invoke) {
             Ok(found) => found,
@@ -110,7 +109,7 @@ impl Session {
         }
     }
 
-    fn publish(&self, id: u64, index: u32, timeout_ms: u32, args: bytes::Bytes, wish: Wish) {
+    fn publish(&self, id: u64, index: u32, timeout_ms: u32, args: Bytes, wish: Wish) {
         let is_kind = match wish {
             Wish::Publish => |kind| matches!(kind, MethodKind::Publish { .. }),
             Wish::Unpublish => |kind| matches!(kind, MethodKind::Unpublish { .. }),
@@ -121,13 +120,15 @@ impl Session {
             Ok((method, _)) => method,
             Err(error) => return self.peer.answer(id, Err(error.into())),
         };
+        // It is kept for long, and must not keep the whole buffer that it was read into.
+        let args = if args.len() <= PART { Bytes::copy_from_slice(&args) } else { args };
         let deadline = deadline(self.arrived, timeout_ms, self.leader.options.call_timeout);
         let asker = (Arc::clone(&self.peer), id);
         let request = Request { method, args, deadline, wish, asker };
         self.leader.publish(self.peer.owner, request);
     }
 
-    fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: bytes::Bytes) {
+    fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: Bytes) {
         // The follower does not end what was refused.
         for refused in self.peer.take_refused() {
             self.unsubscribe(refused);
@@ -141,12 +142,7 @@ impl Session {
         }
     }
 
-    fn try_subscribe(
-        &self,
-        id: u64,
-        subscribe: &pb::Subscribe,
-        args: bytes::Bytes,
-    ) -> Result<Arc<Topic>> {
+    fn try_subscribe(&self, id: u64, subscribe: &pb::Subscribe, args: Bytes) -> Result<Arc<Topic>> {
         let is_subscribe = |kind| matches!(kind, MethodKind::Subscribe { .. });
         let (method, _) = self.method(subscribe.method, is_subscribe)?;
         let bound = self.leader.options.max_subscriptions;

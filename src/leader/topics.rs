@@ -132,7 +132,8 @@ impl Topic {
             spec,
             inner: Mutex::new(Inner {
                 state: TopicState::new(number, bounds),
-                work: one.then(WorkState::new),
+                // Half, so that answers have their place in the queue, too.
+                work: one.then(|| WorkState::new(leader.options.max_queued / 2)),
                 opened: !answered,
                 waiting: Vec::new(),
                 members: HashSet::new(),

@@ -10,7 +10,7 @@ use crate::{
     spec::{BoxFuture, End, Failure, HealthReport, Reply},
 };
 
-/// A connected client.
+/// A connected client. What does not return a future does not panic.
 pub(crate) trait Upstream: Send + Sync {
     /// Runs an invoke, publish or unpublish method. `Err`: the arguments do not decode.
     fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error>;
@@ -25,7 +25,7 @@ pub(crate) trait Upstream: Send + Sync {
     fn close(&self) -> BoxFuture<()>;
 }
 
-/// What the leader can do without a connection.
+/// What the leader can do without a connection. What does not return a future does not panic.
 pub(crate) trait Connector: Send + Sync {
     /// Connects the real client.
     fn connect(&self) -> BoxFuture<Result<Arc<dyn Upstream>, Failure>>;

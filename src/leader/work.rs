@@ -21,6 +21,9 @@ pub(super) struct WorkState<P> {
     /// Items that nobody has: at most one fresh one, and those that were given back.
     waiting: VecDeque<Item>,
     next_item: u64,
+    /// A follower that holds this many bytes has no room, whatever it claims: they are queued to
+    /// it, or were.
+    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -28,6 +31,7 @@ struct Worker<P> {
     peer: P,
     room: u32,
     held: BTreeMap<u64, Bytes>,
+    held_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -38,13 +42,18 @@ struct Item {
 }
 
 impl<P: Clone> WorkState<P> {
-    pub(super) fn new() -> Self {
-        Self { followers: HashMap::new(), waiting: VecDeque::new(), next_item: 1 }
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { followers: HashMap::new(), waiting: VecDeque::new(), next_item: 1, max_bytes }
+    }
+
+    fn has_room(max_bytes: usize, worker: &Worker<P>) -> bool {
+        worker.room > 0 && worker.held_bytes < max_bytes
     }
 
     /// Whether the upstream may give the next item.
     pub(super) fn wants_item(&self) -> bool {
-        self.waiting.is_empty() && self.followers.values().any(|worker| worker.room > 0)
+        let has_room = |worker| Self::has_room(self.max_bytes, worker);
+        self.waiting.is_empty() && self.followers.values().any(has_room)
     }
 
     /// Whether items wait for a follower; they are kept while nobody is there.
@@ -64,13 +73,16 @@ impl<P: Clone> WorkState<P> {
         let mut sends = Vec::new();
         while let Some(item) = self.waiting.pop_front() {
             // The one that holds the fewest, so that a slow one gets less.
-            let with_room = self.followers.iter_mut().filter(|(_, worker)| worker.room > 0);
+            let max_bytes = self.max_bytes;
+            let workers = self.followers.iter_mut();
+            let with_room = workers.filter(|(_, worker)| Self::has_room(max_bytes, worker));
             let fewest = with_room.min_by_key(|(_, worker)| (worker.held.len(), fastrand::u32(..)));
             let Some((id, worker)) = fewest else {
                 self.waiting.push_front(item);
                 break;
             };
             worker.room -= 1;
+            worker.held_bytes += item.value.len();
             worker.held.insert(item.number, item.value.clone());
             let deliver = pb::Deliver { item: item.number, redelivered: item.redelivered };
             let frame = Frame::with_payload(id.1, deliver, item.value);
@@ -80,7 +92,7 @@ impl<P: Clone> WorkState<P> {
     }
 
     pub(super) fn attach(&mut self, id: SubscriptionId, peer: P) {
-        self.followers.insert(id, Worker { peer, room: 0, held: BTreeMap::new() });
+        self.followers.insert(id, Worker { peer, room: 0, held: BTreeMap::new(), held_bytes: 0 });
     }
 
     /// Removes a subscription; what it holds goes to others.
@@ -95,8 +107,9 @@ impl<P: Clone> WorkState<P> {
     pub(super) fn settle(&mut self, id: SubscriptionId, item: u64, done: bool, room: u32) {
         let Some(worker) = self.followers.get_mut(&id) else { return };
         worker.room = worker.room.saturating_add(room).min(MAX_ROOM);
-        let held = worker.held.remove(&item);
-        if let (Some(value), false) = (held, done) {
+        let Some(value) = worker.held.remove(&item) else { return };
+        worker.held_bytes -= value.len();
+        if !done {
             self.waiting.push_front(Item { number: item, value, redelivered: true });
         }
     }
@@ -107,7 +120,7 @@ mod tests {
     use super::*;
 
     fn state(workers: &[(u64, u32)]) -> WorkState<u64> {
-        let mut state = WorkState::new();
+        let mut state = WorkState::new(1_000);
         for (id, room) in workers {
             state.attach((*id, 0), *id);
             state.settle((*id, 0), 0, true, *room);
@@ -139,6 +152,18 @@ mod tests {
         assert!(!state.wants_item());
         state.settle((1, 0), 1, true, 1);
         assert!(state.wants_item());
+    }
+
+    #[test]
+    fn one_that_holds_much_has_no_room() {
+        let mut state = state(&[(1, 100)]);
+        for _ in 0..3 {
+            state.push(Bytes::from(vec![0; 600]));
+        }
+        assert_eq!(state.assign().len(), 2);
+        assert!(!state.wants_item());
+        state.settle((1, 0), 1, true, 1);
+        assert_eq!(state.assign().len(), 1);
     }
 
     #[test]

@@ -14,8 +14,9 @@ const MAX_TEXT: usize = 4 << 10;
 /// Largest value of an error on the wire; a larger one is left out.
 const MAX_VALUE: usize = 32 << 10;
 
-/// Causes beyond this are left out.
-const MAX_CAUSES: usize = 16;
+/// Causes beyond this are left out, so that an error without a value fits in one frame: a refusal
+/// can't go in parts.
+const MAX_CAUSES: usize = 8;
 
 fn cut(text: &str) -> String {
     let mut end = text.len().min(MAX_TEXT);
@@ -84,6 +85,8 @@ impl From<pb::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     #[test]
@@ -102,6 +105,19 @@ mod tests {
         let outer = back.cause().unwrap();
         assert_eq!(outer.message(), "outer");
         assert_eq!(outer.cause().unwrap().message(), "in");
+    }
+
+    #[test]
+    fn the_largest_error_fits_in_one_frame() {
+        let huge = || "x".repeat(2 * MAX_TEXT);
+        let error = (0..20).fold(Error::new(ErrorKind::Client, huge()), |inner, _| {
+            Error::new(ErrorKind::Client, huge())
+                .with_client(Some(huge()), Some(huge()))
+                .with_source(inner)
+        });
+        let refused = Some(pb::Error::from(&error));
+        let body = pb::RegisteredBody { refused, ..<_>::default() }.encode_to_vec();
+        assert!(body.len() + 256 < crate::protocol::PART, "{}", body.len());
     }
 
     #[test]

@@ -27,15 +27,15 @@ impl Assembler {
     /// it opens a stream for a call in flight or a topic.
     const MAX_STREAMS: usize = 16 << 10;
 
-    /// Room in a packet for what is not payload.
-    const HEAD: usize = 64 << 10;
+    /// Room in a packet for what is not payload: an error with its value and all its causes.
+    const HEAD: usize = 128 << 10;
 
     pub(crate) fn new(max_payload: usize, max_held: usize) -> Self {
         Self {
             streams: HashMap::new(),
             held: 0,
-            max_packet: max_payload + Self::HEAD,
-            max_held: max_held + Self::HEAD,
+            max_packet: max_payload.saturating_add(Self::HEAD),
+            max_held: max_held.saturating_add(Self::HEAD),
         }
     }
 

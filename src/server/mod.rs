@@ -99,6 +99,8 @@ enum Slot {
     /// It could not be connected, the `n`-th such failure.
     Failed(u64, Error),
     Ready(Arc<dyn Lead>),
+    /// It is being closed.
+    Closing,
 }
 
 impl LocalServer {
@@ -189,19 +191,22 @@ impl LocalServer {
     /// [`ErrorKind::ChannelTaken`] if it has a leader here.
     pub(crate) fn reserve(self: &Arc<Self>, channel: &str) -> Result<Reservation> {
         let mut slots = lock(&self.shared.slots);
-        if let Some(Slot::Connecting | Slot::Ready(_)) = slots.channels.get(channel) {
-            return Err(Error::new(
-                ErrorKind::ChannelTaken,
-                format!(
-                    "it has a leader on port {} already; join it by asking without options, or \
-                     name a second instance with .channel(..)",
-                    self.shared.port
-                ),
-            )
-            .with_channel(channel));
+        let port = self.shared.port;
+        let taken = match slots.channels.get(channel) {
+            Some(Slot::Connecting | Slot::Ready(_)) => Some(format!(
+                "it has a leader on port {port} already; join it by asking without options, or \
+                 name a second instance with .channel(..)"
+            )),
+            Some(Slot::Closing) => Some(format!(
+                "its leader on port {port} is still closing; wait for Cluster::close, or try again"
+            )),
+            Some(Slot::Failed(..)) | None => None,
+        };
+        if let Some(reason) = taken {
+            return Err(Error::new(ErrorKind::ChannelTaken, reason).with_channel(channel));
         }
         slots.channels.insert(channel.to_owned(), Slot::Connecting);
-        Ok(Reservation { server: Arc::clone(self), channel: channel.to_owned() })
+        Ok(Reservation { server: Arc::clone(self), channel: channel.to_owned(), failed: false })
     }
 }
 
@@ -288,6 +293,8 @@ impl Drop for LocalServer {
 pub(crate) struct Reservation {
     server: Arc<LocalServer>,
     channel: String,
+    /// The place is free already, and may be another's.
+    failed: bool,
 }
 
 impl Reservation {
@@ -296,8 +303,14 @@ impl Reservation {
         self.server.shared.set(&self.channel, Some(Slot::Ready(leader)));
     }
 
+    /// From now on the leader takes no link, but the place is still its own.
+    pub(crate) fn hold(&self) {
+        self.server.shared.set(&self.channel, Some(Slot::Closing));
+    }
+
     /// All who wait for the channel fail with this error; it can be reserved again.
-    pub(crate) fn fail(self, error: &Error) {
+    pub(crate) fn fail(mut self, error: &Error) {
+        self.failed = true;
         let at = {
             let mut slots = lock(&self.server.shared.slots);
             slots.failures += 1;
@@ -309,11 +322,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let shared = &self.server.shared;
-        let failed =
-            matches!(lock(&shared.slots).channels.get(&self.channel), Some(Slot::Failed(..)));
-        if !failed {
-            shared.set(&self.channel, None);
+        if !self.failed {
+            self.server.shared.set(&self.channel, None);
         }
     }
 }
@@ -382,4 +392,27 @@ impl std::fmt::Debug for Incoming {
 /// Takes the stream off the service thread's runtime.
 fn detach(stream: TcpStream) -> Result<std::net::TcpStream> {
     stream.into_std().map_err(|error| Error::io("the connection can't be handed over", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_is_taken_until_its_reservation_is_gone() {
+        let token = Token::random().unwrap();
+        let server = LocalServer::bind(0, &token, &Options::default()).unwrap();
+        let taken = |server: &Arc<LocalServer>| {
+            server.reserve("c").err().map(|error| (error.kind(), error.to_string()))
+        };
+        let first = server.reserve("c").unwrap();
+        assert!(taken(&server).unwrap().1.contains("has a leader"));
+        first.hold();
+        let (kind, text) = taken(&server).unwrap();
+        assert!(kind == ErrorKind::ChannelTaken && text.contains("closing"), "{text}");
+        first.fail(&Error::closed("it"));
+        let second = server.reserve("c").unwrap();
+        drop(second);
+        assert!(taken(&server).is_none());
+    }
 }

@@ -213,6 +213,20 @@ async fn a_close_that_is_dropped_at_any_await_goes_on_in_the_background() {
 }
 
 #[tokio::test]
+async fn nobody_else_can_lead_before_the_client_is_closed() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    leader.publish(Registration::new("k", "a")).await.unwrap();
+    let closing = tokio::spawn(Cluster::close(leader));
+    while std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert!(backend.registered().is_empty());
+    assert_eq!(backend.closes.load(SeqCst), 1);
+    soon("closed", closing).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_create_that_is_dropped_at_any_await_leaves_nothing_behind() {
     for role in [Role::Leader, Role::Compete] {
         for polls in 1.. {
