@@ -119,10 +119,7 @@ async fn a_frozen_leader_fails_no_call_before_its_deadline() {
         let user = user.clone();
         async move { user.echo(vec![1]).await }
     });
-    until("told", || {
-        matches!(watch.state(), cluster_client::State::Starting { cause: Some(_), .. })
-    })
-    .await;
+    until("told", || matches!(watch.state(), State::Starting { cause: Some(_), .. })).await;
     assert!(!call.is_finished());
     leader.thaw();
     assert_eq!(soon("the call", call).await.unwrap(), Ok(vec![1]));
