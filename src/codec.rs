@@ -321,6 +321,34 @@ mod tests {
         assert_eq!(there_and_back::<MessagePack, _>(&bytes), bytes);
     }
 
+    #[test]
+    fn collections_of_bytes_come_back_whatever_holds_them() {
+        use std::collections::{BTreeSet, VecDeque};
+
+        fn check<T>(value: T)
+        where
+            T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+        {
+            assert_eq!(there_and_back::<MessagePack, T>(&value), value);
+            assert_eq!(there_and_back::<Json, T>(&value), value);
+        }
+
+        check(BTreeSet::from([1_u8, 200]));
+        check(VecDeque::from([1_u8, 200]));
+        check([1_u8, 200, 3, 4]);
+        check((1_u8, 200_u8));
+        check(Vec::<u8>::new());
+        check(vec![vec![1_u8], vec![]]);
+        check(Some(vec![200_u8]));
+        check(BTreeMap::from(
+            [(vec![1_u8], "x".to_owned())].map(|(key, value)| (key.len(), value)),
+        ));
+        check(Box::<[u8]>::from([1_u8, 200]));
+        check(serde_json::json!({"list": [1, 200], "none": null}));
+        check(vec![1_i8, -1]);
+        check(vec![Choice::None, Choice::One(200), Choice::Named { value: 1 }]);
+    }
+
     fn one<C: Decode<A>, A>(args: Bytes) -> Result<A, Error> {
         let mut args = ArgsReader::new(args);
         let first = args.arg::<C, A>()?;

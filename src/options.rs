@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::error::{Error, Result};
 
-/// Timings and bounds of a [`Cluster`](crate::Cluster). [`Options::default`] is right for most.
+/// Timings and bounds of a [`Cluster`](crate::Cluster). [`Options::default`] is right for most. No
+/// time may be more than a year.
 ///
 /// # Examples
 ///
@@ -17,7 +20,7 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How often each end sends a heartbeat. Default 2 s. Must be less than half of `stale_after`.
+    /// How often each end sends a heartbeat. Default 2 s. Must be at most half of `stale_after`.
     pub heartbeat: Duration,
     /// After how long without a received byte subscriptions become `Stale`. Default 5 s. Lower
     /// tells sooner and cries wolf on a busy host.
@@ -83,6 +86,9 @@ impl Default for Options {
     }
 }
 
+/// Longest of all times; a deadline that is farther off than the clock reaches is none.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 impl Options {
     /// Checks that the options make sense together.
     pub(crate) fn check(&self) -> Result<()> {
@@ -100,6 +106,13 @@ impl Options {
                 return Err(Error::config(format!("options.{name} is zero; give a duration")));
             }
         }
+        let times =
+            [("reconnect.1", self.reconnect.1), ("linger", self.linger), ("grace", self.grace)];
+        for (name, value) in positive.into_iter().chain(times) {
+            if value > YEAR {
+                return Err(Error::config(format!("options.{name} is more than a year")));
+            }
+        }
         let counts = [
             ("ring_values", self.ring_values),
             ("max_payload", self.max_payload),
@@ -112,6 +125,12 @@ impl Options {
             if value == 0 {
                 return Err(Error::config(format!("options.{name} is zero; give at least 1")));
             }
+        }
+        if self.max_in_flight > Semaphore::MAX_PERMITS {
+            return Err(Error::config(format!(
+                "options.max_in_flight must be at most {}",
+                Semaphore::MAX_PERMITS
+            )));
         }
         if self.heartbeat * 2 > self.stale_after {
             return Err(Error::config(format!(
@@ -152,5 +171,20 @@ mod tests {
         assert!(slow.check().unwrap_err().to_string().contains("heartbeat"));
         let none = Options { ring_values: 0, ..Options::default() };
         assert!(none.check().unwrap_err().to_string().contains("ring_values"));
+    }
+
+    #[test]
+    fn numbers_that_mean_never_and_any_are_refused_and_do_not_panic_later() {
+        let never = Duration::MAX;
+        let endless = [
+            ("drop_after", Options { drop_after: never, ..Options::default() }),
+            ("call_timeout", Options { call_timeout: never, ..Options::default() }),
+            ("heartbeat", Options { heartbeat: never, ..Options::default() }),
+            ("grace", Options { grace: never, ..Options::default() }),
+            ("max_in_flight", Options { max_in_flight: usize::MAX, ..Options::default() }),
+        ];
+        for (name, options) in endless {
+            assert!(options.check().unwrap_err().to_string().contains(name), "{name}");
+        }
     }
 }

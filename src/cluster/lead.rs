@@ -6,7 +6,7 @@ use dashmap::DashMap;
 
 use super::{ClusterClient, wrapped::Connect};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     leader::{Leader, LeaderStats, Setup},
     options::Options,
     server::LocalServer,
@@ -36,7 +36,7 @@ impl Lead {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ChannelTaken`] if it has a leader on this port, or why its client can't be
+    /// [`ErrorKind::ChannelTaken`](crate::ErrorKind::ChannelTaken) if it has a leader on this port, or why its client can't be
     /// connected.
     pub(super) async fn start<T: ClusterClient>(
         server: Option<&Arc<LocalServer>>,
@@ -55,14 +55,28 @@ impl Lead {
         };
         let leader = Leader::start(setup, reservation).await?;
         let key = (server.map_or(0, |server| server.port()), channel.to_owned());
-        let lead = Arc::new(Self { leader, key: key.clone() });
-        let before = LEADERS.insert(key, Arc::downgrade(&lead));
-        if before.and_then(|before| before.upgrade()).is_some_and(|b| !b.leader.is_closed()) {
+        let lead = Arc::new(Self { leader, key });
+        if let Some(first) = lead.enlist() {
             // Only without a server, whose reservation would have been refused.
             lead.leader.close().await;
-            return Err(taken(channel));
+            return Ok(first);
         }
         Ok(lead)
+    }
+
+    /// Makes it the one that is [found](Self::find), unless another one was faster.
+    fn enlist(self: &Arc<Self>) -> Option<Arc<Self>> {
+        // Not dropped while the entry is locked: the last one to drop a leader takes it off the map.
+        let (first, is_alive) = {
+            let mut entry = LEADERS.entry(self.key.clone()).or_default();
+            let first = entry.upgrade();
+            let is_alive = first.as_ref().is_some_and(|first| !first.leader.is_closed());
+            if !is_alive {
+                *entry = Arc::downgrade(self);
+            }
+            (first, is_alive)
+        };
+        first.filter(|_| is_alive)
     }
 }
 
@@ -78,11 +92,6 @@ pub(super) async fn close_all() {
         drop(lead.leader.close_in_background());
     }
     Leader::all_closed().await;
-}
-
-fn taken(channel: &str) -> Error {
-    Error::new(ErrorKind::ChannelTaken, "it has a leader in this process already")
-        .with_channel(channel)
 }
 
 impl Drop for Lead {

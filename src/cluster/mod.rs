@@ -131,6 +131,8 @@ impl<T: ClusterClient> Cluster<T> {
     /// Cancel safe: the rest is done in the background.
     pub async fn close(this: Self) {
         let follower = this.0.core.follower();
+        // If the wait is cut short, others may still hold `this`.
+        let _release = ReleaseOnDrop(&this.0.lead);
         follower.close();
         // One that does not read the goodbye is left without it.
         let _ = tokio::time::timeout(GOODBYE, follower.closed()).await;
@@ -176,6 +178,15 @@ impl<T: ClusterClient> Cluster<T> {
     #[must_use]
     pub fn replay_failures(this: &Self) -> u64 {
         this.0.core.follower().replay_failures()
+    }
+}
+
+/// Lets go of a leader, which closes in the background if nobody else in this process uses it.
+struct ReleaseOnDrop<'a>(&'a LeadCell);
+
+impl Drop for ReleaseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
     }
 }
 

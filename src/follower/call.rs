@@ -28,7 +28,7 @@ pub(super) enum Request {
 pub(super) struct Pending {
     kind: Kind,
     method: usize,
-    args: Bytes,
+    pub(super) args: Bytes,
     deadline: Instant,
     /// Its first byte was written on the present link.
     pub(super) is_sent: bool,
@@ -207,7 +207,7 @@ impl Shared {
         self.spec.methods[method].timeout.unwrap_or(self.options.call_timeout)
     }
 
-    fn check_size(&self, args: &Bytes) -> Result<(), Error> {
+    pub(super) fn check_size(&self, args: &Bytes) -> Result<(), Error> {
         let limit = self.options.max_payload;
         if args.len() <= limit {
             return Ok(());
@@ -263,16 +263,7 @@ impl Shared {
         state.last_id += 1;
         let id = state.last_id;
         if let Some(registered) = &state.link {
-            if pending.args.len() > registered.max_payload {
-                return Err(Error::new(
-                    ErrorKind::TooLarge,
-                    format!(
-                        "the arguments have {} bytes, more than the leader's limit of {}",
-                        pending.args.len(),
-                        registered.max_payload
-                    ),
-                ));
-            }
+            registered.check_size(&pending.args)?;
             match registered.link.send(pending.frame(id, now), Some(id)) {
                 // A link that is closed already: the next one will send it.
                 Err(error) if error.kind() == ErrorKind::Overloaded => return Err(error),

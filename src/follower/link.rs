@@ -174,9 +174,13 @@ impl Shared {
             .collect();
         calls.sort_unstable();
         let now = Instant::now();
+        let mut refused = Vec::new();
         for id in calls {
             let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
-            if pending.deadline() > now {
+            let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(&pending.args));
+            if let Err(error) = fits {
+                refused.extend(state.requests.remove(&id).map(|request| (request, error)));
+            } else if pending.deadline() > now {
                 let _ = link.replay(pending.frame(id, now), Some(id));
             } else if pending.is_abandoned() {
                 state.requests.remove(&id);
@@ -184,6 +188,11 @@ impl Shared {
             // Else its caller is about to notice, and takes it off the table.
         }
         drop(state);
+        for (request, error) in refused {
+            if let Request::Call(pending) = request {
+                pending.answer(Err(error.into()));
+            }
+        }
         self.status.send_if_modified(|now| {
             let open = !matches!(now, Status::Closed);
             if open {
@@ -199,12 +208,61 @@ impl Shared {
     fn send_replay(&self, state: &mut State, key: (usize, Bytes), failures: u32) {
         let Some(registered) = &state.link else { return };
         let Some(args) = state.publications.get(&key).cloned() else { return };
+        if let Err(error) = registered.check_size(&args) {
+            return self.note_replay_failure(key.0, &error);
+        }
         state.last_id += 1;
         let id = state.last_id;
         let timeout_ms = u32::try_from(self.options.call_timeout.as_millis()).unwrap_or(u32::MAX);
         let publish = pb::Publish { method: key.0 as u32, timeout_ms };
         let _ = registered.link.replay(Frame::with_payload(id, publish, args), None);
         state.requests.insert(id, Request::Replay(key, failures));
+    }
+
+    fn note_replay_failure(&self, method: usize, error: &Error) {
+        let count = self.replay_failures.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::warn!(
+            channel = %self.channel,
+            method = self.spec.methods[method].name,
+            %error,
+            count,
+            "publishing again failed"
+        );
+    }
+
+    /// A publication was refused when it was sent again. It stays what this process wants
+    /// published, so it is tried until it is taken or withdrawn.
+    fn replay_later(self: &Arc<Self>, generation: u64, key: (usize, Bytes), failures: u32) {
+        self.later(generation, failures, move |shared, state| {
+            let changes = |request: &Request| {
+                matches!(request, Request::Call(pending) if pending.concerns(&key))
+            };
+            if state.requests.values().any(changes) {
+                // It must not overtake what was asked for since.
+                shared.replay_later(generation, key, failures);
+            } else {
+                shared.send_replay(state, key, failures);
+            }
+        });
+    }
+
+    /// Sends something again after a pause, if the link is still the same then.
+    fn later(
+        self: &Arc<Self>,
+        generation: u64,
+        failures: u32,
+        send: impl FnOnce(&Arc<Self>, &mut State) + Send + 'static,
+    ) {
+        let shared = Arc::clone(self);
+        let (shortest, longest) = shared.options.reconnect;
+        let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
+        tokio::spawn(async move {
+            sleep(pause).await;
+            let mut state = shared.lock();
+            if state.link.as_ref().is_some_and(|link| link.generation == generation) {
+                send(&shared, &mut state);
+            }
+        });
     }
 
     /// The link is lost.
@@ -270,39 +328,12 @@ impl LinkEnd<'_> {
             Request::Replay(key, failures) => {
                 drop(state);
                 if let Some(error) = result.error {
-                    self.replay_failed(key, failures + 1, &error.into());
+                    self.shared.note_replay_failure(key.0, &error.into());
+                    self.shared.replay_later(self.generation, key, failures + 1);
                 }
             }
             Request::Subscribe(_) => {}
         }
-    }
-
-    /// A publication was refused when it was sent again. It stays what this process wants
-    /// published, so it is tried until it is taken or withdrawn.
-    fn replay_failed(&self, key: (usize, Bytes), failures: u32, error: &Error) {
-        let count = self.shared.replay_failures.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::warn!(
-            channel = %self.shared.channel,
-            method = self.shared.spec.methods[key.0].name,
-            %error,
-            count,
-            "publishing again failed; trying again"
-        );
-        self.later(failures, move |shared, state| shared.send_replay(state, key, failures));
-    }
-
-    /// Does something after a pause, unless the link is another one by then.
-    fn later(&self, failures: u32, again: impl FnOnce(&Shared, &mut State) + Send + 'static) {
-        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
-        let (shortest, longest) = shared.options.reconnect;
-        let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
-        tokio::spawn(async move {
-            sleep(pause).await;
-            let mut state = shared.lock();
-            if state.link.as_ref().is_some_and(|link| link.generation == generation) {
-                again(&shared, &mut state);
-            }
-        });
     }
 
     /// The leader refuses a subscription. One that a leader had taken goes on all the same: what
@@ -318,7 +349,10 @@ impl LinkEnd<'_> {
             let (topic, refusals) = (Arc::clone(&entry.topic), entry.refusals);
             drop(state);
             topic.refused(error);
-            return self.later(refusals, move |shared, state| shared.send_subscribe(state, id));
+            let again = move |shared: &Arc<Shared>, state: &mut State| {
+                shared.send_subscribe(state, id);
+            };
+            return self.shared.later(self.generation, refusals, again);
         }
         let Some(entry) = state.topics.remove(&id) else { return };
         state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));

@@ -127,6 +127,23 @@ struct Registered {
     max_payload: usize,
 }
 
+impl Registered {
+    /// The leader closes a link on which more comes than it takes.
+    fn check_size(&self, payload: &Bytes) -> Result<()> {
+        if payload.len() <= self.max_payload {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "the arguments have {} bytes, more than the leader's limit of {}",
+                payload.len(),
+                self.max_payload
+            ),
+        ))
+    }
+}
+
 struct TopicEntry {
     topic: Arc<Topic>,
     subscribers: usize,
@@ -258,6 +275,7 @@ impl Follower {
         let is_one =
             matches!(shared.spec.methods[method].kind, MethodKind::Subscribe { one: true, .. });
         let bounds = (shared.options.ring_values, shared.options.ring_bytes);
+        let key = key.and_then(|key| shared.check_size(&key).map(|()| key));
         let (key, refusal) = match key {
             Ok(key) => (key, None),
             Err(error) => (Bytes::new(), Some(error)),
@@ -360,6 +378,9 @@ impl Shared {
     fn send_subscribe(&self, state: &mut State, topic: u64) {
         let Some(registered) = &state.link else { return };
         let Some(entry) = state.topics.get_mut(&topic) else { return };
+        if let Err(error) = registered.check_size(&entry.topic.key) {
+            return entry.topic.refused(self.name_error(entry.topic.method, error));
+        }
         state.last_id += 1;
         let id = state.last_id;
         entry.request = id;

@@ -231,8 +231,7 @@ async fn a_follower_whose_runtime_ends_is_closed() {
     backend.set("k", "v");
     let leader = lead::<Registry>(&backend, 0, calm()).await;
     let port = crate::support::port(&leader);
-    // The leader runs here meanwhile.
-    let (user, mut watch) = tokio::task::spawn_blocking(move || {
+    let elsewhere = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let user = follow::<Registry>(port, calm()).await;
@@ -240,9 +239,8 @@ async fn a_follower_whose_runtime_ends_is_closed() {
             assert_eq!(next(&mut watch).await, "v");
             (user, watch)
         })
-    })
-    .await
-    .unwrap();
+    });
+    let (user, mut watch) = elsewhere.await.unwrap();
     assert!(matches!(watch.state(), State::Closed { .. }), "{:?}", watch.state());
     assert_eq!(next(&mut watch).await, "closed closed");
     assert_eq!(watch.current().as_deref().map(String::as_str), Some("v"));

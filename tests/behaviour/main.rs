@@ -15,4 +15,5 @@ mod owners;
 mod requests;
 mod start;
 mod support;
+mod traits;
 mod versions;

@@ -2,13 +2,13 @@
 
 use std::{error::Error as _, sync::atomic::Ordering::SeqCst};
 
-use cluster_client::{Cluster, ErrorKind, Options};
+use cluster_client::{Cluster, ErrorKind, Options, State};
 
 use crate::{
     actor::Actor,
     backend::Backend,
     client::{Registration, RegistryError, packed::Registry},
-    support::{calm, follow, free_port, lead, soon, until},
+    support::{calm, follow, free_port, lead, port, soon, until},
 };
 
 fn is_kind<T: std::fmt::Debug>(result: &Result<T, RegistryError>, wanted: &str) -> bool {
@@ -119,10 +119,7 @@ async fn a_frozen_leader_fails_no_call_before_its_deadline() {
         let user = user.clone();
         async move { user.echo(vec![1]).await }
     });
-    until("told", || {
-        matches!(watch.state(), cluster_client::State::Starting { cause: Some(_), .. })
-    })
-    .await;
+    until("told", || matches!(watch.state(), State::Starting { cause: Some(_), .. })).await;
     assert!(!call.is_finished(), "{:?}", call.await);
     leader.thaw();
     assert_eq!(soon("the call", call).await.unwrap(), Ok(vec![1]));
@@ -139,4 +136,43 @@ async fn oneway_without_a_leader_says_so_at_once() {
     until("lost", || Cluster::down(&user).is_some()).await;
     let noted = user.note("x".to_owned()).await;
     assert!(is_kind(&noted, "disconnected"), "{noted:?}");
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_new_leader_fails_alone() {
+    let (backend, port) = (Backend::new(), free_port());
+    let leader = lead::<Registry>(&backend, port, calm()).await;
+    let user = follow::<Registry>(port, calm()).await;
+    let large = "x".repeat(2_000);
+    user.publish(Registration::new("k", &large)).await.unwrap();
+    let watch = user.watch(&large);
+    Cluster::close(leader).await;
+    until("lost", || Cluster::down(&user).is_some()).await;
+    let call = tokio::spawn({
+        let user = user.clone();
+        async move { user.echo(vec![1; 2_000]).await }
+    });
+    // A current-thread runtime: it runs until it waits.
+    tokio::task::yield_now().await;
+    let options = Options { max_payload: 1_000, ..calm() };
+    let leader = lead::<Registry>(&backend, port, options).await;
+    let refused = soon("the call", call).await.unwrap();
+    assert!(is_kind(&refused, "too_large"), "{refused:?}");
+    assert_eq!(soon("a small call", user.echo(vec![1])).await, Ok(vec![1]));
+    assert_eq!(Cluster::replay_failures(&user), 1);
+    let State::Starting { cause, .. } = watch.state() else { panic!("{:?}", watch.state()) };
+    assert_eq!(cause.unwrap().kind(), ErrorKind::TooLarge);
+    assert_eq!(Cluster::stats(&leader).unwrap().followers, 2, "the link is still up");
+}
+
+#[tokio::test]
+async fn a_key_that_is_too_large_is_refused_here() {
+    let backend = Backend::new();
+    let options = Options { max_payload: 1_000, ..calm() };
+    let leader = lead::<Registry>(&backend, 0, options.clone()).await;
+    let user = follow::<Registry>(port(&leader), options).await;
+    let watch = user.watch(&"x".repeat(2_000));
+    let State::Closed { cause } = watch.state() else { panic!("{:?}", watch.state()) };
+    assert_eq!(cause.kind(), ErrorKind::TooLarge);
+    assert_eq!(user.echo(vec![1]).await, Ok(vec![1]));
 }

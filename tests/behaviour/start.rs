@@ -2,12 +2,16 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
 
-use cluster_client::{Builder, Cluster, ErrorKind, Options, Role};
+use cluster_client::{Builder, Cluster, ErrorKind, Options, Role, cluster_client};
+use futures::FutureExt as _;
 
 use crate::{
     actor::Actor,
@@ -249,4 +253,49 @@ async fn a_create_that_is_dropped_at_any_await_leaves_nothing_behind() {
             break;
         }
     }
+}
+
+/// Takes a turn to connect, and counts the clients that are connected.
+struct Counted(Arc<AtomicUsize>);
+
+#[cluster_client]
+impl Counted {
+    #[connect]
+    async fn connect(count: Arc<AtomicUsize>) -> Result<Self, cluster_client::Error> {
+        tokio::task::yield_now().await;
+        count.fetch_add(1, SeqCst);
+        Ok(Self(count))
+    }
+
+    #[invoke]
+    async fn count(&self) -> Result<usize, cluster_client::Error> {
+        Ok(self.0.load(SeqCst))
+    }
+
+    #[close]
+    async fn close(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn single_clients_that_start_at_once_share_one() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let create = || Cluster::<Counted>::builder().role(Role::Single).create(Arc::clone(&count));
+    let (first, second) = tokio::join!(create(), create());
+    let third = create().await.unwrap();
+    for client in [first.unwrap(), second.unwrap(), third] {
+        assert_eq!(client.count().await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_close_that_is_dropped_closes_the_client_all_the_same() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let builder = Cluster::<Counted>::builder().channel("dropped").role(Role::Single);
+    let client = builder.create(Arc::clone(&count)).await.unwrap();
+    let other = client.clone();
+    assert!(Cluster::close(client).now_or_never().is_none());
+    until("closed", || count.load(SeqCst) == 0).await;
+    drop(other);
 }
