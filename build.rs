@@ -1,8 +1,12 @@
 //! Compiles `proto/` to Rust with protox, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/cluster/v1/cluster.proto", "proto/cluster/v1/control.proto"];
-    for file in files {
+    let mut files = vec!["proto/cluster/v1/cluster.proto"];
+    // The control link belongs to the process plane; without it nothing would use its types.
+    if has("CARGO_FEATURE_PROCESS") && has("CARGO_CFG_UNIX") {
+        files.push("proto/cluster/v1/control.proto");
+    }
+    for file in &files {
         println!("cargo::rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["proto"])?;
@@ -10,4 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // read into and is never copied by decoding.
     prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
     Ok(())
+}
+
+fn has(variable: &str) -> bool {
+    std::env::var_os(variable).is_some()
 }

@@ -3,7 +3,7 @@
 //! N processes of a host need the same registry, config center or service discovery. With this
 //! crate one of them, the *agent*, holds the real client; the others, the *workers*, hold a
 //! follower with the same methods and types, which forwards over one loopback socket. The author
-//! of a client writes it for one process and puts [`#[cluster_client]`](cluster_client) on it; its
+//! of a client writes it for one process and puts [`#[cluster_client]`](macro@cluster_client) on it; its
 //! users cannot tell which process has the connection.
 //!
 //! ```no_run

@@ -31,7 +31,11 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
-        Ok(args) => args,
+        Ok(Some(args)) => args,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
         Err(problem) => {
             eprintln!("{problem}\n{USAGE}");
             return ExitCode::from(2);
@@ -122,10 +126,12 @@ struct Args {
 }
 
 impl Args {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+    /// What the arguments say; `None` where they ask for help.
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut parsed = Self { workers: 3, keep: false };
         while let Some(arg) = args.next() {
             match arg.as_str() {
+                "--help" | "-h" => return Ok(None),
                 "--keep" => parsed.keep = true,
                 "--workers" => {
                     let number = args.next().and_then(|number| number.parse().ok());
@@ -136,6 +142,6 @@ impl Args {
                 other => return Err(format!("unknown argument {other}")),
             }
         }
-        Ok(parsed)
+        Ok(Some(parsed))
     }
 }

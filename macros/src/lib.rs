@@ -1,8 +1,8 @@
 //! The `#[cluster_client]` attribute of the `cluster-client` crate, which re-exports and documents
 //! it: its examples need that crate to compile.
 //!
-//! The tokens flow one way: [`args`] and [`marks`] read the arguments, [`source`] the `impl` block,
-//! [`model`] checks all of it and gathers every mistake in [`diagnostics`], and [`expand`] turns
+//! The tokens flow one way: `args` and `marks` read the arguments, `source` the `impl` block,
+//! `model` checks all of it and gathers every mistake in `diagnostics`, and `expand` turns
 //! the checked model into tokens, which cannot fail.
 
 use proc_macro::TokenStream;

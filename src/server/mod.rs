@@ -133,6 +133,7 @@ impl LocalServer {
     }
 
     /// Serves on a listener that was bound elsewhere, as by the master.
+    #[cfg(all(unix, feature = "process"))]
     pub(crate) fn adopt(
         listener: std::net::TcpListener,
         token: &Token,
@@ -180,6 +181,7 @@ impl LocalServer {
         self.shared.port
     }
 
+    #[cfg(all(unix, feature = "process"))]
     pub(crate) fn token(&self) -> &Token {
         &self.shared.token
     }
