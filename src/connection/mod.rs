@@ -169,6 +169,12 @@ impl Link {
         queue.bytes = 0;
     }
 
+    /// Takes what is queued, in place of a driver.
+    #[cfg(test)]
+    pub(crate) fn take_queued(&self) -> Vec<Frame> {
+        self.queue().frames.drain(..).map(|(frame, _)| frame).collect()
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,6 +13,8 @@
 
 mod call;
 mod cell;
+#[cfg(test)]
+mod interleavings;
 mod peer;
 mod publication;
 mod session;
@@ -43,6 +45,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(test)]
+use self::interleavings::between;
 use self::{
     call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
     topics::Topics,
@@ -514,6 +518,10 @@ impl Lead for Door {
         }
     }
 }
+
+/// A moment between two locks, in which another thread may do something. Tests try what.
+#[cfg(not(test))]
+fn between() {}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -251,6 +251,11 @@ impl Leader {
         Err(Error::new(ErrorKind::Overloaded, reason))
     }
 
+    #[cfg(test)]
+    pub(super) fn owner_count(&self) -> usize {
+        lock(&self.publications.owners).len()
+    }
+
     /// The leader closes: nobody owns anything any more.
     pub(super) async fn withdraw_all(&self) {
         lock(&self.publications.owners).clear();

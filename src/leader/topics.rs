@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Leader, Sink,
+    Leader, Sink, between,
     call::guarded,
     lock,
     peer::Peer,
@@ -115,6 +115,11 @@ impl Topics {
     pub(super) fn len(&self) -> usize {
         lock(&self.map).topics.len()
     }
+
+    #[cfg(test)]
+    pub(super) fn find(&self, method: usize, key: &'static [u8]) -> Option<Arc<Topic>> {
+        lock(&self.map).topics.get(&(method, Bytes::from_static(key))).cloned()
+    }
 }
 
 impl Topic {
@@ -192,15 +197,14 @@ impl Topic {
         self.hand_out(inner);
     }
 
-    /// Ready as soon as somebody, or nobody, subscribes.
-    async fn demanded(&self, wanted: bool) {
-        // The sender lives in the topic, so that the wait ends only with what it waits for.
-        let _ = self.demand.subscribe().wait_for(|demand| (*demand > 0) == wanted).await;
-    }
-
     fn is_unused(&self) -> bool {
         let inner = lock(&self.inner);
         inner.members.is_empty() && !inner.work.as_ref().is_some_and(WorkState::has_waiting)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_member(&self, peer: u64, request: u64) -> bool {
+        lock(&self.inner).members.contains(&(peer, request))
     }
 
     /// A value of the upstream.
@@ -327,24 +331,30 @@ impl Topic {
 /// Drives a topic from its first subscriber until it was unused for the linger time.
 async fn drive(leader: Arc<Leader>, topic: Arc<Topic>) {
     tokio::select! {
-        () = run(&leader, &topic) => {}
-        () = unused(&leader, &topic) => {}
+        // In this order, so that what nobody uses any more is not opened once more.
+        biased;
         () = leader.closing.cancelled() => {}
+        () = unused(&leader, &topic) => {}
+        () = run(&leader, &topic) => {}
     }
 }
 
 /// Ready once the topic is off the map.
 async fn unused(leader: &Leader, topic: &Topic) {
+    // The sender lives in the topic, so that a wait ends only with what it waits for.
+    let mut demand = topic.demand.subscribe();
     loop {
-        topic.demanded(false).await;
+        let _ = demand.wait_for(|demand| *demand == 0).await;
         tokio::select! {
+            biased;
+            // Somebody came, if only for a moment: the time counts from the last who left.
+            _ = demand.changed() => {}
             () = tokio::time::sleep(leader.options.linger) => {
+                between();
                 if leader.topics.retire(topic) {
                     return;
                 }
-                tokio::task::yield_now().await;
             }
-            () = topic.demanded(true) => {}
         }
     }
 }
@@ -357,6 +367,7 @@ async fn run(leader: &Leader, topic: &Arc<Topic>) {
             Ok(client) => client,
             Err(_closed) => return,
         };
+        between();
         let opened = Instant::now();
         let sink = Sink::new(Arc::clone(topic), leader.options.max_payload);
         let stream = match client.open(topic.method, topic.key.clone(), sink) {
@@ -368,6 +379,7 @@ async fn run(leader: &Leader, topic: &Arc<Topic>) {
             // Lost: the loop tells why. Restored without a loss: opened again.
             _ = health.changed() => None,
         };
+        between();
         let cause = match end {
             None => {
                 backoff.reset();
@@ -406,9 +418,11 @@ async fn give_up(leader: &Leader, topic: &Arc<Topic>, failure: &Failure) {
             // It takes subscribers without asking the client: they are told as a state.
             topic.fail(failure.clone().into_error());
         }
+        between();
         if leader.topics.retire(topic) {
             return;
         }
+        between();
         if demand.changed().await.is_err() {
             return;
         }

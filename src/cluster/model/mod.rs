@@ -9,51 +9,56 @@ mod publisher;
 mod relay;
 mod subscriber;
 mod upstream;
+mod work;
 mod world;
 
-use std::sync::Mutex;
+use std::{fmt::Debug, sync::Mutex};
 
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use tokio::runtime::Builder;
 
 use self::{
-    operation::{Operation, operations},
+    operation::operations,
     world::{Faults, World},
 };
 
-/// Runs one list of operations in virtual time.
-fn run(operations: &[Operation]) -> Result<Faults, String> {
-    fastrand::seed(1);
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        world.run(operations).await?;
-        Ok(world.faults)
-    })
+/// So many cases, unless the environment says otherwise.
+fn configuration(cases: u32) -> Config {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        None => Config { cases, ..config },
+    }
 }
 
-#[test]
-fn whatever_dies_ends_or_freezes_nobody_is_misled_and_everything_becomes_whole_again() {
-    let mut config = Config { failure_persistence: None, ..Config::default() };
-    if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 200;
-    }
-    let sum = Mutex::new(Faults::default());
-    let mut runner = TestRunner::new(config);
-    let outcome = runner.run(&operations(60), |operations| {
-        let faults = run(&operations).map_err(TestCaseError::fail)?;
-        sum.lock().unwrap().add(&faults);
-        Ok(())
-    });
+/// Runs one case. The clock stands still while anybody has something to do, and the pauses of
+/// retries are the same each time, so that a failure can be made smaller.
+fn in_virtual_time<T>(case: impl Future<Output = T>) -> T {
+    fastrand::seed(1);
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime without drivers").block_on(case)
+}
+
+fn assert_passed<T: Debug>(outcome: Result<(), TestError<T>>) {
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(why, operations)) => panic!("{why}\nafter {operations:?}"),
         Err(abort) => panic!("{abort}"),
     }
+}
+
+#[test]
+fn whatever_dies_ends_or_freezes_nobody_is_misled_and_everything_becomes_whole_again() {
+    let sum = Mutex::new(Faults::default());
+    let outcome = TestRunner::new(configuration(150)).run(&operations(60), |operations| {
+        let faults = in_virtual_time(async {
+            let mut world = World::new().await;
+            world.run(&operations).await.map(|()| world.faults)
+        });
+        sum.lock().unwrap().add(&faults.map_err(TestCaseError::fail)?);
+        Ok(())
+    });
+    assert_passed(outcome);
     let sum = sum.into_inner().unwrap();
     assert!(sum.each_happened(), "a fault never happened: {sum:?}");
 }
