@@ -1,5 +1,15 @@
 //! Compiles `proto/` to Rust with protox, so that no `protoc` is needed.
 
+const BOXED: [&str; 7] = [
+    "Result.error",
+    "SubscribeResult.refused",
+    "Starting.cause",
+    "Stale.cause",
+    "GoAway.reason",
+    "Packet.body.register",
+    "Packet.body.registered",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = vec!["proto/cluster/v1/cluster.proto"];
     // The control link belongs to the process plane; without it nothing would use its types.
@@ -12,7 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     // `bytes` fields become `bytes::Bytes`, so that a payload is a slice of the buffer it was
     // read into and is never copied by decoding.
-    prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]);
+    // What is large and rare is boxed, so that a packet is small to move.
+    for field in BOXED {
+        config.boxed(format!(".cluster.v1.{field}"));
+    }
+    config.compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -25,8 +25,9 @@ use crate::{
     },
 };
 
-/// Rounds of read and write before other tasks get their turn.
-const ROUNDS: usize = 4;
+/// Bytes read before other tasks get their turn. Few enough that what was read is still in the
+/// cache when its readers come to it.
+const TURN: usize = 64 << 10;
 
 /// How long a link that is to close may take to write what is queued.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -96,15 +97,16 @@ struct Driver<'a, S, E> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        for _ in 0..ROUNDS {
+        let mut read_in_turn = 0;
+        while read_in_turn < TURN {
             // What is queued from here on is written below, so that nobody need wake this task.
             drop(self.link.0.waker.take());
             // Reading comes before the timer: a process that was frozen or busy sees what the
             // peer sent meanwhile before it judges the peer's silence.
             let read = match self.poll_read(cx) {
-                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Ok(read)) => read,
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => false,
+                Poll::Pending => 0,
             };
             if let Err(error) = self.poll_timer(cx) {
                 return Poll::Ready(error);
@@ -124,16 +126,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                     }
                 }
             }
-            if !read {
+            if read == 0 {
                 return Poll::Pending;
             }
+            read_in_turn += read;
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// One read, and all packets that are whole then.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    /// One read, and all packets that are whole then. How much was read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let read = poll_read_buf(Pin::new(&mut self.stream), cx, self.reader.buffer());
         let read = ready!(read).map_err(|error| lost(&error))?;
         if read == 0 {
@@ -146,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         let now = Instant::now();
         self.link.note_heard(now);
         self.endpoint.on_heard(now);
-        Poll::Ready(self.take_packets())
+        Poll::Ready(self.take_packets().map(|()| read))
     }
 
     /// Hands on all packets that are whole.

@@ -350,7 +350,7 @@ impl Topic {
     /// A change of state that brings no value.
     pub(super) fn told(&self, state: pb::State) {
         use pb::state::State as Wire;
-        let cause = |cause: Option<pb::Error>| {
+        let cause = |cause: Option<Box<pb::Error>>| {
             cause.map_or_else(|| Error::new(ErrorKind::Other, "no cause was given"), Error::from)
         };
         let told = match state.state {

@@ -59,7 +59,7 @@ impl Peer {
         };
         let frame = match answer {
             Ok(payload) => Frame::with_payload(request, pb::Result::default(), payload),
-            Err(error) => Frame::new(request, pb::Result { error: Some(error) }),
+            Err(error) => Frame::new(request, pb::Result { error: Some(Box::new(error)) }),
         };
         if let Err(error) = self.link.send(frame, None)
             && error.kind() == ErrorKind::Overloaded

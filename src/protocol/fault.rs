@@ -83,6 +83,24 @@ impl From<pb::Error> for Failure {
     }
 }
 
+/// In a packet an error is boxed, so that the many packets without one are small to move.
+macro_rules! boxed {
+    ($($from:ty => $to:ty: $turn:expr),*) => {$(
+        impl From<$from> for $to {
+            fn from(error: $from) -> Self {
+                $turn(error)
+            }
+        }
+    )*};
+}
+
+boxed!(
+    &Error => Box<pb::Error>: |error| Box::new(pb::Error::from(error)),
+    &Failure => Box<pb::Error>: |failure| Box::new(pb::Error::from(failure)),
+    Box<pb::Error> => Error: |boxed: Box<pb::Error>| Self::from(*boxed),
+    Box<pb::Error> => Failure: |boxed: Box<pb::Error>| Self::from(*boxed)
+);
+
 #[cfg(test)]
 mod tests {
     use prost::Message as _;

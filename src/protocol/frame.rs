@@ -155,10 +155,20 @@ bodies!(
     Unpublish,
     Replayed,
     GoAway,
-    Hello,
-    Register,
-    Registered
+    Hello
 );
+
+macro_rules! boxed_bodies {
+    ($($name:ident),*) => {$(
+        impl From<super::pb::$name> for Body {
+            fn from(body: super::pb::$name) -> Self {
+                Self::$name(Box::new(body))
+            }
+        }
+    )*};
+}
+
+boxed_bodies!(Register, Registered);
 
 /// Cuts a stream of bytes into packets.
 #[derive(Debug, Default)]

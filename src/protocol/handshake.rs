@@ -228,14 +228,14 @@ mod tests {
 
     fn register(frame: Frame) -> pb::Register {
         match packet(frame) {
-            pb::packet::Body::Register(register) => register,
+            pb::packet::Body::Register(register) => *register,
             other => panic!("{other:?}"),
         }
     }
 
     fn registered(frame: Frame) -> pb::Registered {
         match packet(frame) {
-            pb::packet::Body::Registered(registered) => registered,
+            pb::packet::Body::Registered(registered) => *registered,
             other => panic!("{other:?}"),
         }
     }
