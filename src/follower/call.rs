@@ -69,6 +69,11 @@ impl Pending {
         self.reply.is_closed()
     }
 
+    /// Whether it is about to change what is published under this key.
+    pub(super) fn concerns(&self, key: &(usize, Bytes)) -> bool {
+        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
+    }
+
     /// The frame for it, with the time that remains from `now`.
     pub(super) fn frame(&self, id: u64, now: Instant) -> Frame {
         let left = self.deadline.saturating_duration_since(now);
