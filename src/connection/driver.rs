@@ -334,7 +334,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1 << 10);
         let mut reader = FrameReader::default();
         for chunk in Frame::new(9, pb::GoAway::default()).chunks() {
-            reader.buffer().extend_from_slice(&chunk);
+            reader.buffer().extend_from_slice(chunk);
         }
         drop(theirs);
         let mut end = End::default();
