@@ -185,7 +185,8 @@ async fn closing_one_channel_leaves_the_others_and_tells_its_own_followers() {
     // The port lives as long as one channel does.
     Cluster::close(second).await;
     assert_eq!(next(&mut untouched).await, "stale disconnected");
-    drop(std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let free = || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    until("the port is free", free).await;
 }
 
 /// Polls a future this often, with other tasks in between; its output, if it was done by then.

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use cluster_client::{Change, Cluster, ClusterClient, Options, Role, Subscription};
+use cluster_client::{Change, Cluster, ClusterClient, ErrorKind, Options, Role, Subscription};
 
 use crate::backend::Backend;
 
@@ -84,14 +84,23 @@ pub(crate) async fn lead<T: ClusterClient<Options = Arc<Backend>>>(
     port: u16,
     options: Options,
 ) -> Cluster<T> {
-    Cluster::<T>::builder()
-        .role(Role::Leader)
-        .port(port)
-        .token(TOKEN)
-        .options(options)
-        .create(Arc::clone(backend))
-        .await
-        .expect("a leader starts")
+    let create = || {
+        let leader = Cluster::<T>::builder().role(Role::Leader).port(port).token(TOKEN);
+        leader.options(options.clone()).create(Arc::clone(backend))
+    };
+    soon("a leader", async {
+        loop {
+            match create().await {
+                // A process that another test starts has all descriptors of this one for a moment,
+                // between fork and exec, and so the listener of the leader before.
+                Err(error) if error.kind() == ErrorKind::PortBusy => {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                leader => return leader.expect("a leader starts"),
+            }
+        }
+    })
+    .await
 }
 
 pub(crate) async fn follow<T: ClusterClient>(port: u16, options: Options) -> Cluster<T> {
