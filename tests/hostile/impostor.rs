@@ -43,7 +43,7 @@ async fn a_server_that_reflects_the_proof_is_unmasked() {
         wire.send(&packet(0, Body::Hello(hello()), &[])).await;
         let Some(register) = wire.next().await.map(as_register) else { return };
         let reflected = pb::Registered { mac: register.mac, body: register.body };
-        wire.send(&packet(0, Body::Registered(reflected), &[])).await;
+        wire.send(&packet(0, Body::Registered(reflected.into()), &[])).await;
         assert_eq!(wire.next().await, None, "nothing is said to an impostor");
     })
     .await;

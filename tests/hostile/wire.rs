@@ -98,7 +98,7 @@ impl Wire {
         assert_eq!(packet.id, id);
         match packet.body {
             Some(Body::Result(pb::Result { error: None })) => Ok(packet.payload.to_vec()),
-            Some(Body::Result(pb::Result { error: Some(error) })) => Err(error),
+            Some(Body::Result(pb::Result { error: Some(error) })) => Err(*error),
             other => panic!("{other:?}"),
         }
     }
@@ -168,7 +168,7 @@ pub(crate) fn register(port: u16, hello: &pb::Hello, body: pb::RegisterBody) -> 
         mac: mac.into(),
         body: body.into(),
     };
-    packet(0, Body::Register(register), &[])
+    packet(0, Body::Register(register.into()), &[])
 }
 
 /// An answer to a registration, as a leader with the token gives it.
@@ -180,7 +180,8 @@ pub(crate) fn registered(
 ) -> pb::Packet {
     let body = body.encode_to_vec();
     let mac = mac(TOKEN, b"cluster-client leader", port, &hello.nonce, nonce, &body);
-    packet(0, Body::Registered(pb::Registered { mac: mac.into(), body: body.into() }), &[])
+    let registered = pb::Registered { mac: mac.into(), body: body.into() };
+    packet(0, Body::Registered(registered.into()), &[])
 }
 
 fn mac(
@@ -204,7 +205,7 @@ fn mac(
 /// The registration that a follower sent.
 pub(crate) fn as_register(packet: pb::Packet) -> pb::Register {
     match packet.body {
-        Some(Body::Register(register)) => register,
+        Some(Body::Register(register)) => *register,
         other => panic!("{other:?}"),
     }
 }
