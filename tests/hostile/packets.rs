@@ -69,8 +69,8 @@ async fn packets_that_mean_nothing_are_ignored() {
         Body::Result(pb::Result::default()),
         Body::SubscribeResult(pb::SubscribeResult::default()),
         Body::Hello(pb::Hello::default()),
-        Body::Register(Box::default()),
-        Body::Registered(Box::default()),
+        Body::Register(pb::Register::default().into()),
+        Body::Registered(pb::Registered::default().into()),
         Body::Deliver(pb::Deliver::default()),
     ];
     wire.send(&subscribe(5, 1, SEVEN)).await;

@@ -180,7 +180,8 @@ pub(crate) fn registered(
 ) -> pb::Packet {
     let body = body.encode_to_vec();
     let mac = mac(TOKEN, b"cluster-client leader", port, &hello.nonce, nonce, &body);
-    packet(0, Body::Registered(pb::Registered { mac: mac.into(), body: body.into() }.into()), &[])
+    let registered = pb::Registered { mac: mac.into(), body: body.into() };
+    packet(0, Body::Registered(registered.into()), &[])
 }
 
 fn mac(
