@@ -46,7 +46,7 @@ async fn a_follower_takes_what_its_leader_may_send() {
     let leader = lead::<Registry>(&backend, 0, options()).await;
     let small = Options { max_payload: 100 << 10, max_queued: 100 << 10, ..options() };
     let user = follow::<Registry>(port(&leader), small).await;
-    let mut watch = user.watch("k");
+    let watch = user.watch("k");
     assert_eq!(soon("the value", watch.ready()).await.unwrap().len(), 300 << 10);
 }
 
@@ -110,6 +110,6 @@ async fn arguments_that_panic_in_the_leader_fail_alone() {
 async fn an_end_of_the_health_reports_keeps_nothing_stale() {
     let builder = Cluster::<Shelf>::builder().role(Role::Single).channel("ending");
     let shelf = builder.create(()).await.unwrap();
-    let mut count = shelf.count();
+    let count = shelf.count();
     assert_eq!(*soon("the count", count.ready()).await.unwrap(), 1);
 }
