@@ -25,7 +25,8 @@ use crate::{
 /// An item is out until it is [acknowledged](Delivery::ack). One that is dropped, or held by a
 /// process that dies, is given to another subscriber and marked as redelivered: at least once. A
 /// subscriber holds at most `deliver_window` items (16) at a time; when no subscriber has room,
-/// the upstream stream is not polled.
+/// the upstream stream is not polled. Dropping the subscriber gives back all that it has out: an
+/// acknowledgement after that comes too late.
 pub struct Deliveries<T> {
     handle: Arc<TopicHandle>,
     cursor: Cursor,
