@@ -32,6 +32,8 @@ pub(super) struct Pending {
     deadline: Instant,
     /// Its first byte was written on the present link.
     pub(super) is_sent: bool,
+    /// A publish whose key was withdrawn since: it is neither remembered nor sent again.
+    is_superseded: bool,
     reply: oneshot::Sender<Reply>,
 }
 
@@ -60,7 +62,9 @@ impl Pending {
     pub(super) fn survives_link(&self) -> bool {
         match self.kind {
             Kind::Invoke { idempotent } => idempotent || !self.is_sent,
-            Kind::Publish(_) | Kind::Unpublish(_) => self.is_sent || !self.is_abandoned(),
+            Kind::Publish(_) | Kind::Unpublish(_) => {
+                !self.is_superseded && (self.is_sent || !self.is_abandoned())
+            }
         }
     }
 
@@ -92,7 +96,7 @@ impl Pending {
     /// Notes in what this process has published what an answer says of it.
     pub(super) fn note_publication(&self, state: &mut State, is_ok: bool) {
         match &self.kind {
-            Kind::Publish(key) if is_ok => {
+            Kind::Publish(key) if is_ok && !self.is_superseded => {
                 state.publications.insert(key.clone(), self.args.clone());
             }
             Kind::Unpublish(key) => drop(state.publications.remove(key)),
@@ -186,7 +190,8 @@ impl Follower {
         };
         let cancels = matches!(kind, Kind::Invoke { .. });
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { kind, method, args, deadline, is_sent: false, reply };
+        let pending =
+            Pending { kind, method, args, deadline, is_sent: false, is_superseded: false, reply };
         let id = shared.start(pending, now).map_err(named)?;
         let guard = CancelOnDrop { shared, id, cancels };
         let answer = timeout_at(deadline, answer).await;
@@ -262,8 +267,14 @@ impl Shared {
             return Err(Error::new(ErrorKind::Overloaded, reason));
         }
         if let Kind::Unpublish(key) = &pending.kind {
-            // From here on it must not be published again, whatever becomes of the request.
+            // From here on it must not be published again, whatever becomes of the request, or of
+            // a publish that is on its way.
             state.publications.remove(key);
+            for request in state.requests.values_mut() {
+                if let Request::Call(before) = request {
+                    before.is_superseded |= before.concerns(key);
+                }
+            }
         }
         state.last_id += 1;
         let id = state.last_id;
@@ -290,7 +301,7 @@ impl Shared {
         if state.requests.remove(&id).is_some()
             && let Some(registered) = &state.link
         {
-            let _ = registered.link.send(Frame::new(id, pb::Cancel {}), None);
+            let _ = registered.link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
     }
 }

@@ -161,7 +161,7 @@ impl Shared {
         for key in publications {
             self.send_replay(&mut state, key, 0);
         }
-        let _ = link.replay(Frame::new(0, pb::Replayed {}), None);
+        let _ = link.replay(Frame::new(0, pb::Replayed {}).in_order(), None);
         let topics: Vec<u64> = state.topics.keys().copied().collect();
         for topic in topics {
             self.send_subscribe(&mut state, topic);
@@ -418,7 +418,7 @@ impl Endpoint for LinkEnd<'_> {
             Some(Body::Result(result)) => self.result(id, result, payload),
             Some(Body::Update(update)) => {
                 for topic in self.topics(id) {
-                    topic.update(self.generation, update.version, payload.clone());
+                    topic.update(self.generation, update, payload.clone());
                 }
             }
             Some(Body::State(state)) => {

@@ -444,7 +444,7 @@ impl Shared {
         }
         state.requests.remove(&entry.request);
         if let Some(registered) = state.link.as_ref().filter(|_| entry.request > 0) {
-            let frame = Frame::new(entry.request, pb::Unsubscribe {});
+            let frame = Frame::new(entry.request, pb::Unsubscribe {}).in_order();
             let _ = registered.link.replay(frame, None);
         }
     }

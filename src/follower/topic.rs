@@ -299,7 +299,8 @@ impl Topic {
     }
 
     /// A value of the leader, on the link of this generation.
-    pub(super) fn update(&self, generation: u64, version: u64, payload: Bytes) {
+    pub(super) fn update(&self, generation: u64, update: pb::Update, payload: Bytes) {
+        let version = update.version;
         let mut inner = self.lock();
         let before = inner.has.version;
         if version <= before && before > 0 {
@@ -309,7 +310,9 @@ impl Topic {
         let is_same = inner.ring.back().is_some_and(|newest| newest.entry.bytes == payload);
         let was_live = is_same && matches!(inner.state(self.reach.sight()), State::Live);
         inner.has.version = version;
-        inner.told = (generation, Told::Live);
+        if !update.stale {
+            inner.told = (generation, Told::Live);
+        }
         if !is_same {
             // Of a new epoch it is not known how many there were.
             inner.total += if before > 0 { version - before } else { 1 };

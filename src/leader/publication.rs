@@ -82,15 +82,21 @@ impl Leader {
     pub(super) fn owner_came(&self, owner: Owner, peer: u64) {
         let mut owners = lock(&self.publications.owners);
         let state = owners.entry(owner).or_default();
-        state.peer = peer;
-        state.gone = false;
+        // The session of an older link can start late.
+        if peer > state.peer {
+            state.peer = peer;
+            state.gone = false;
+        }
     }
 
     /// A follower sent everything that it holds: what it held before and did not send is over.
     pub(super) fn owner_replayed(self: &Arc<Self>, owner: Owner, peer: u64) {
         let mut owners = lock(&self.publications.owners);
         let state = owners.entry(owner).or_default();
-        state.queue.push_back(Step::Replayed(peer));
+        // Said twice in a row it means nothing more, and would only fill the queue.
+        if !matches!(state.queue.back(), Some(Step::Replayed(by)) if *by == peer) {
+            state.queue.push_back(Step::Replayed(peer));
+        }
         self.start_owner(owner, state);
     }
 

@@ -98,7 +98,7 @@ impl<P: Clone> TopicState<P> {
         }
         self.version += 1;
         self.newest = value.clone();
-        let update = pb::Update { version: self.version };
+        let update = pb::Update { version: self.version, stale: false };
         let frame = Frame::with_payload(self.number, update, value);
         self.ring_bytes += frame.packet_len();
         self.ring.push_back(frame);
@@ -203,9 +203,15 @@ impl<P: Clone> TopicState<P> {
                 progress.cursor = self.version - 1;
                 continue;
             }
-            let given = give(self.ring[self.ring.len() - behind].clone());
+            let is_newest = progress.cursor + 1 == self.version;
+            let given = if is_newest && matches!(self.state, State::Stale { .. }) {
+                // What is stale must not look live for a moment.
+                let update = pb::Update { version: self.version, stale: true };
+                give(Frame::with_payload(self.number, update, self.newest.clone()))
+            } else {
+                give(self.ring[self.ring.len() - behind].clone())
+            };
             progress.cursor += 1;
-            let is_newest = progress.cursor == self.version;
             if is_newest && matches!(self.state, State::Live) && !progress.say_state {
                 progress.told = self.turn;
             }
@@ -300,7 +306,8 @@ mod tests {
         let packet = reader.next().unwrap().unwrap();
         match packet.body.unwrap() {
             pb::packet::Body::Update(update) => {
-                format!("{}={}", update.version, String::from_utf8_lossy(&packet.payload))
+                let stale = if update.stale { " (stale)" } else { "" };
+                format!("{}={}{stale}", update.version, String::from_utf8_lossy(&packet.payload))
             }
             pb::packet::Body::State(state) => match state.state.unwrap() {
                 pb::state::State::Starting(starting) => {
@@ -385,7 +392,7 @@ mod tests {
         topic.push(value("a"));
         topic.fail(cause("gone"), Instant::now());
         topic.attach(1, 1, 100, None);
-        assert_eq!(drain(&mut topic, 1), ["1=a", "stale gone"]);
+        assert_eq!(drain(&mut topic, 1), ["1=a (stale)", "stale gone"]);
     }
 
     #[test]

@@ -54,6 +54,8 @@ struct Large {
     from: usize,
     mark: Option<u64>,
     topic: Option<u64>,
+    /// Small, but not to be written before what was added before it is.
+    is_last: bool,
 }
 
 impl Batch {
@@ -68,10 +70,12 @@ impl Batch {
     /// Adds a frame. Its `mark` is given back by [`Batch::advance`] when its first byte is written.
     pub(crate) fn push(&mut self, frame: Frame, mark: Option<u64>) {
         self.queued += frame.packet_len();
-        if frame.is_large() {
+        let has_large = !(self.large.is_empty() && self.waiting.is_empty());
+        let is_last = frame.keeps_order() && has_large;
+        if frame.is_large() || is_last {
             self.next_stream += 1;
             let stream = self.next_stream;
-            self.waiting.push_back(Large { frame, stream, from: 0, mark, topic: None });
+            self.waiting.push_back(Large { frame, stream, from: 0, mark, topic: None, is_last });
         } else {
             self.queued_small += frame.packet_len();
             self.queued_copied += copied(&frame);
@@ -83,6 +87,7 @@ impl Batch {
     /// when it is through, until when no newer value should be added.
     pub(crate) fn push_value(&mut self, frame: Frame, topic: u64) -> bool {
         let large = frame.is_large();
+        debug_assert!(!frame.keeps_order());
         self.push(frame, None);
         if large && let Some(added) = self.waiting.back_mut() {
             added.topic = Some(topic);
@@ -158,7 +163,8 @@ impl Batch {
     fn next_large(&mut self) -> Option<Large> {
         while let Some(next) = self.waiting.front() {
             let len = next.frame.packet_len();
-            if self.begun > 0 && self.begun + len > self.max_begun {
+            let must_wait = next.is_last && !self.large.is_empty();
+            if must_wait || self.begun > 0 && self.begun + len > self.max_begun {
                 break;
             }
             self.begun += len;
@@ -168,6 +174,13 @@ impl Batch {
     }
 
     fn put_part(&mut self, mut large: Large) {
+        if large.is_last {
+            let len = large.frame.packet_len();
+            self.queued -= len;
+            self.begun -= len;
+            self.mark(large.mark);
+            return large.frame.chunks().iter().for_each(|chunk| self.copy(chunk));
+        }
         let pieces = large.frame.part(large.from);
         let len = pieces[0].len() + pieces[1].len();
         let total = if large.from == 0 { large.frame.packet_len() as u64 } else { 0 };
@@ -372,6 +385,30 @@ mod tests {
         }
         assert_eq!(batch.finished(), [2]);
         assert!(!batch.carries(2) && batch.values() == 0);
+    }
+
+    #[test]
+    fn what_keeps_the_order_waits_for_what_was_added_before_and_for_nothing_else() {
+        let large = |id| {
+            let payload = Bytes::from(vec![0; 3 * PART]);
+            Frame::with_payload(id, pb::Publish::default(), payload)
+        };
+        let mut batch = Batch::new(1 << 20);
+        batch.push(large(1), Some(1));
+        batch.push(large(2), Some(2));
+        batch.push(small(3).in_order(), Some(3));
+        batch.push(large(4), Some(4));
+        batch.push(small(5), Some(5));
+        let mut begun = Vec::new();
+        while batch.len() > 0 {
+            batch.stage();
+            let staged = batch.staged;
+            begun.extend(batch.advance(staged));
+        }
+        assert_eq!(begun, [5, 1, 2, 3, 4]);
+        batch.push(small(6).in_order(), Some(6));
+        batch.stage();
+        assert!(batch.is_staged(), "alone it waits for nothing");
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(crate) struct Frame {
     /// The length, then the packet, without the payload where that is kept apart.
     head: Head,
     payload: Bytes,
+    keeps_order: bool,
 }
 
 /// The head of nearly every frame is a few bytes, for which an allocation would cost more than the
@@ -76,16 +77,25 @@ impl Frame {
             let mut head = BytesMut::with_capacity(LENGTH + len);
             put_head(&mut head, len, &packet, payload.len());
             head.extend_from_slice(&payload);
-            Self { head: Head::Heap(head.freeze()), payload: Bytes::new() }
+            Self { head: Head::Heap(head.freeze()), payload: Bytes::new(), keeps_order: false }
         } else if head_len <= Head::SMALL {
             let mut bytes = [0; Head::SMALL];
             put_head(&mut bytes.as_mut_slice(), len, &packet, payload.len());
-            Self { head: Head::Small { bytes, len: head_len as u8 }, payload }
+            Self { head: Head::Small { bytes, len: head_len as u8 }, payload, keeps_order: false }
         } else {
             let mut head = BytesMut::with_capacity(head_len);
             put_head(&mut head, len, &packet, payload.len());
-            Self { head: Head::Heap(head.freeze()), payload }
+            Self { head: Head::Heap(head.freeze()), payload, keeps_order: false }
         }
+    }
+
+    /// Not to be written before large frames that were queued before it, as what speaks of them.
+    pub(crate) fn in_order(self) -> Self {
+        Self { keeps_order: true, ..self }
+    }
+
+    pub(super) fn keeps_order(&self) -> bool {
+        self.keeps_order
     }
 
     /// Size of the encoded packet, without the length before it.
@@ -269,7 +279,7 @@ mod tests {
                 .iter()
                 .zip(0_u64..)
                 .flat_map(|(payload, id)| {
-                    let update = pb::Update { version: id };
+                    let update = pb::Update { version: id, stale: false };
                     whole(Frame::with_payload(id, update, Bytes::from(payload.clone())))
                 })
                 .collect();

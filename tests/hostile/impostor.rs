@@ -134,7 +134,7 @@ async fn led_by(packets: Vec<pb::Packet>) -> (Cluster<crate::Echo>, tokio::task:
 async fn a_leader_that_answers_what_nobody_asked_is_ignored() {
     let bodies = [
         Body::Result(pb::Result::default()),
-        Body::Update(pb::Update { version: u64::MAX }),
+        Body::Update(pb::Update { version: u64::MAX, stale: false }),
         Body::State(pb::State::default()),
         Body::SubscribeResult(pb::SubscribeResult { topic: 3, ..<_>::default() }),
         Body::Deliver(pb::Deliver { item: u64::MAX, redelivered: true }),

@@ -64,7 +64,7 @@ async fn packets_that_mean_nothing_are_ignored() {
         Body::Unsubscribe(pb::Unsubscribe {}),
         Body::Settle(settle),
         Body::Replayed(pb::Replayed {}),
-        Body::Update(pb::Update { version: u64::MAX }),
+        Body::Update(pb::Update { version: u64::MAX, stale: false }),
         Body::State(pb::State::default()),
         Body::Result(pb::Result::default()),
         Body::SubscribeResult(pb::SubscribeResult::default()),
