@@ -307,7 +307,11 @@ impl Topic {
             // Sent for another subscription of this process to the same topic.
             return;
         }
-        let is_same = inner.ring.back().is_some_and(|newest| newest.entry.bytes == payload);
+        // Within an epoch another version is another value, or one that came back after others that
+        // were skipped.
+        let is_first = before == 0;
+        let is_same =
+            is_first && inner.ring.back().is_some_and(|newest| newest.entry.bytes == payload);
         let was_live = is_same && matches!(inner.state(self.reach.sight()), State::Live);
         inner.has.version = version;
         if !update.stale {
@@ -315,7 +319,7 @@ impl Topic {
         }
         if !is_same {
             // Of a new epoch it is not known how many there were.
-            inner.total += if before > 0 { version - before } else { 1 };
+            inner.total += if is_first { 1 } else { version - before };
             self.keep(&mut inner, payload, OnceLock::new());
         } else if was_live {
             return;

@@ -128,10 +128,13 @@ impl Session {
         self.leader.publish(self.peer.owner, request);
     }
 
-    fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: Bytes) {
+    fn subscribe(&mut self, id: u64, subscribe: &pb::Subscribe, args: Bytes) -> Result<()> {
         // The follower does not end what was refused.
         for refused in self.peer.take_refused() {
             self.unsubscribe(refused);
+        }
+        if self.requests.contains_key(&id) {
+            return Err(Error::protocol(format!("request {id} was used twice")));
         }
         match self.try_subscribe(id, subscribe, args) {
             Ok(topic) => {
@@ -140,6 +143,7 @@ impl Session {
             }
             Err(error) => self.peer.answer_subscribe(id, Err(&error.into())),
         }
+        Ok(())
     }
 
     fn try_subscribe(&self, id: u64, subscribe: &pb::Subscribe, args: Bytes) -> Result<Arc<Topic>> {
@@ -191,7 +195,7 @@ impl Endpoint for Session {
         match body {
             Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload),
             Some(Body::Cancel(_)) => self.cancel(id),
-            Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe, payload),
+            Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe, payload)?,
             Some(Body::Unsubscribe(_)) => self.unsubscribe(id),
             Some(Body::Publish(publish)) => {
                 self.publish(id, publish.method, publish.timeout_ms, payload, Wish::Publish);

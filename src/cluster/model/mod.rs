@@ -3,6 +3,7 @@
 //!
 //! `PROPTEST_CASES` sets how many lists of operations are tried.
 
+mod directed;
 mod hub;
 mod operation;
 mod publisher;
@@ -21,6 +22,7 @@ use self::{
     operation::operations,
     world::{Faults, World},
 };
+use crate::options::Options;
 
 /// So many cases, unless the environment says otherwise.
 fn configuration(cases: u32) -> Config {
@@ -52,7 +54,8 @@ fn whatever_dies_ends_or_freezes_nobody_is_misled_and_everything_becomes_whole_a
     let sum = Mutex::new(Faults::default());
     let outcome = TestRunner::new(configuration(150)).run(&operations(60), |operations| {
         let faults = in_virtual_time(async {
-            let mut world = World::new().await;
+            let options = Options { ring_values: 4, ..Options::default() };
+            let mut world = World::new(options).await;
             world.run(&operations).await.map(|()| world.faults)
         });
         sum.lock().unwrap().add(&faults.map_err(TestCaseError::fail)?);

@@ -7,11 +7,14 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 
-use super::upstream::{Key, State as Upstream};
+use super::upstream::{Key, State as Upstream, WATCH_ANSWERED};
 use crate::cluster::{Change, State, Subscription};
 
 /// A cut link or a stream that ended shows within this time.
 const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// A follower that was refused asks again within this time.
+const ASKED_AGAIN: Duration = Duration::from_millis(2_100);
 
 pub(super) struct Subscriber {
     pub(super) place: usize,
@@ -196,6 +199,7 @@ impl Subscriber {
         let is_live = matches!(state, State::Live);
         let current = self.subscription.current();
         let has_value = current.as_deref() == Some(&upstream_value);
+        let in_touch = if self.key.0 == WATCH_ANSWERED { ASKED_AGAIN } else { AT_ONCE };
         let is_right = match (link.0, stream.0) {
             (Hop::Frozen, _) if link.1.elapsed() > stale_after + Duration::from_millis(5) => {
                 !is_live
@@ -203,7 +207,7 @@ impl Subscriber {
             (Hop::Frozen, _) => true,
             (Hop::Down, _) if link.1.elapsed() > AT_ONCE => !is_live,
             (Hop::Up, Hop::Down) if lasts(link.1, AT_ONCE) && lasts(stream.1, AT_ONCE) => !is_live,
-            (Hop::Up, Hop::Up) if lasts(link.1, AT_ONCE) && lasts(stream.1, AT_ONCE) => {
+            (Hop::Up, Hop::Up) if lasts(link.1, AT_ONCE) && lasts(stream.1, in_touch) => {
                 is_live && has_value
             }
             _ => true,

@@ -112,7 +112,7 @@ struct Answered {
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
+    pub(super) async fn new(options: Options) -> Self {
         let hub = Hub::new(PLACES);
         let down = (Hop::Down, Instant::now());
         let place = |_| Place {
@@ -124,7 +124,7 @@ impl World {
             publisher: Publisher::default(),
         };
         let mut world = Self {
-            options: Options { ring_values: 4, ..Options::default() },
+            options,
             hub,
             upstream: Registry::default(),
             places: (0..PLACES).map(place).collect(),
@@ -138,6 +138,14 @@ impl World {
         world
     }
 
+    pub(super) fn follower(&self, place: usize) -> &ProxyCore {
+        self.places[place].follower.as_ref().expect("it was not stopped")
+    }
+
+    pub(super) fn upstream(&self) -> &Registry {
+        &self.upstream
+    }
+
     pub(super) async fn run(&mut self, operations: &[Operation]) -> Result<(), String> {
         for (step, operation) in operations.iter().enumerate() {
             self.apply(operation)
@@ -148,7 +156,7 @@ impl World {
         self.leave().await.map_err(|why| format!("when all have left: {why}"))
     }
 
-    async fn apply(&mut self, operation: &Operation) -> Result<(), String> {
+    pub(super) async fn apply(&mut self, operation: &Operation) -> Result<(), String> {
         use Operation as O;
         match *operation {
             O::Subscribe { place, key, alias, eager } => self.subscribe(place, key, alias, eager),
