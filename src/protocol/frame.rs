@@ -313,6 +313,11 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_is_small_to_move() {
+        assert!(size_of::<Packet>() <= 96, "{} bytes", size_of::<Packet>());
+    }
+
+    #[test]
     fn an_http_request_is_refused() {
         let mut reader = FrameReader::default();
         reader.buffer().extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
