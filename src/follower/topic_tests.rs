@@ -8,6 +8,8 @@ use std::{
 use bytes::Bytes;
 use futures::task::noop_waker_ref;
 
+use crate::protocol::pb;
+
 use super::{
     reach::Reach,
     topic::{Cursor, Event, Topic},
@@ -34,12 +36,16 @@ fn values(topic: &Topic, cursor: &mut Cursor) -> Vec<u64> {
     missed_before
 }
 
+fn version(version: u64) -> pb::Update {
+    pb::Update { version, stale: false }
+}
+
 #[test]
 fn a_value_that_came_back_after_others_that_were_skipped_is_told_with_their_number() {
     let topic = topic();
     let mut cursor = topic.cursor();
-    topic.update(GENERATION, 1, Bytes::from_static(b"a"));
-    topic.update(GENERATION, 4, Bytes::from_static(b"a"));
+    topic.update(GENERATION, version(1), Bytes::from_static(b"a"));
+    topic.update(GENERATION, version(4), Bytes::from_static(b"a"));
     assert_eq!(values(&topic, &mut cursor), [0, 2]);
 }
 
@@ -47,11 +53,11 @@ fn a_value_that_came_back_after_others_that_were_skipped_is_told_with_their_numb
 fn an_equal_value_of_a_new_epoch_wakes_nobody() {
     let topic = topic();
     let mut cursor = topic.cursor();
-    topic.update(GENERATION, 5, Bytes::from_static(b"a"));
+    topic.update(GENERATION, version(5), Bytes::from_static(b"a"));
     assert_eq!(values(&topic, &mut cursor), [0]);
     topic.accepted(8, 1);
-    topic.update(GENERATION, 1, Bytes::from_static(b"a"));
+    topic.update(GENERATION, version(1), Bytes::from_static(b"a"));
     assert_eq!(values(&topic, &mut cursor), [0; 0]);
-    topic.update(GENERATION, 2, Bytes::from_static(b"b"));
+    topic.update(GENERATION, version(2), Bytes::from_static(b"b"));
     assert_eq!(values(&topic, &mut cursor), [0]);
 }

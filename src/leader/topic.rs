@@ -425,7 +425,7 @@ mod tests {
         assert!(topic.fail(cause("gone"), Instant::now()).is_empty());
         assert_eq!(drain(&mut topic, 1), [""; 0]);
         assert!(topic.value_written(1));
-        assert_eq!(drain(&mut topic, 1), ["1=a", "stale gone"]);
+        assert_eq!(drain(&mut topic, 1), ["1=a (stale)", "stale gone"]);
     }
 
     #[test]
