@@ -58,6 +58,9 @@ pub struct Options {
     pub max_in_flight: usize,
     /// Most topics that one follower subscribes to. Default 10,000.
     pub max_subscriptions: usize,
+    /// Most topics of a leader, over all its followers, those that linger included. Default 65,536.
+    /// Beyond it a new key is refused as `Overloaded`.
+    pub max_topics: usize,
     /// Most work items (`deliver = "one"`) that are given to one subscriber and not yet settled.
     /// Default 16. 1 gives the fairest spread, more hides the round trip.
     pub deliver_window: usize,
@@ -81,6 +84,7 @@ impl Default for Options {
             max_queued: 64 << 20,
             max_in_flight: 1024,
             max_subscriptions: 10_000,
+            max_topics: 65_536,
             deliver_window: 16,
         }
     }
@@ -119,6 +123,7 @@ impl Options {
             ("max_queued", self.max_queued),
             ("max_in_flight", self.max_in_flight),
             ("max_subscriptions", self.max_subscriptions),
+            ("max_topics", self.max_topics),
             ("deliver_window", self.deliver_window),
         ];
         for (name, value) in counts {

@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// The liveness links of this process by port.
-static LINKS: LazyLock<DashMap<u16, Weak<Liveness>>> = LazyLock::new(DashMap::new);
+/// The liveness links of this process by port, each with what proves it.
+static LINKS: LazyLock<DashMap<(u16, Token), Weak<Liveness>>> = LazyLock::new(DashMap::new);
 
 /// Ends with the last follower that holds it.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// The liveness link of this process to `port`.
     pub(crate) fn of(port: u16, token: &Token, options: &Options) -> Result<Arc<Self>> {
-        let mut entry = LINKS.entry(port).or_default();
+        let mut entry = LINKS.entry((port, token.clone())).or_default();
         if let Some(liveness) = entry.upgrade() {
             return Ok(liveness);
         }

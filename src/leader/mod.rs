@@ -13,6 +13,7 @@
 
 mod call;
 mod cell;
+mod client;
 #[cfg(test)]
 mod interleavings;
 mod peer;
@@ -48,8 +49,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[cfg(test)]
 use self::interleavings::between;
 use self::{
-    call::guarded, peer::Peer, publication::Publications, session::Session, share::Shares,
-    topics::Topics,
+    call::guarded, client::Client, peer::Peer, publication::Publications, session::Session,
+    share::Shares, topics::Topics,
 };
 pub(crate) use self::{
     call::guarded_now,
@@ -58,12 +59,12 @@ pub(crate) use self::{
 };
 pub use self::{sink::Sink, stats::LeaderStats};
 use crate::{
-    connection::{Backoff, Link, drive},
+    connection::{Link, drive},
     error::{Error, ErrorKind, Result},
     options::Options,
     protocol::{Frame, FrameReader, MethodMap, handshake, pb},
     server::{Incoming, Lead, Reservation},
-    spec::{ChannelSpec, Failure, Health},
+    spec::ChannelSpec,
 };
 
 /// How long withdrawing the publications may take, and after it closing the client: 5 s together.
@@ -98,15 +99,6 @@ pub(crate) struct Leader {
     closed: OnceCell<()>,
     /// The place on the Local Server; given up at close.
     reservation: Mutex<Option<Reservation>>,
-}
-
-/// The real client, as it comes and goes.
-#[derive(Clone)]
-enum Client {
-    /// Not there yet, with the last failure.
-    Connecting(Option<Error>),
-    Ready(Arc<dyn Upstream>),
-    Closed,
 }
 
 /// What a leader is made of.
@@ -201,141 +193,6 @@ impl Leader {
             closing.cancelled().await;
             drop(abandon);
         });
-    }
-
-    async fn connect(&self) -> Result<Arc<dyn Upstream>> {
-        let limit = self.options.create_timeout;
-        let connected = timeout(limit, guarded(self.connector.connect()))
-            .await
-            .map_err(|_| Error::timeout(limit, "#[connect] did not end"))
-            .and_then(|guarded| guarded)
-            .and_then(|connected| connected.map_err(Failure::into_error));
-        connected.map_err(|cause| {
-            Error::new(ErrorKind::Connect, format!("the client can't be connected: {cause}"))
-                .with_channel(&self.channel)
-                .with_client(cause.name().map(str::to_owned), cause.code().map(str::to_owned))
-                .with_source(cause)
-        })
-    }
-
-    async fn connect_until_ready(self: Arc<Self>) {
-        let mut backoff = Backoff::new(self.options.reconnect);
-        loop {
-            let connected = tokio::select! {
-                connected = self.connect() => connected,
-                () = self.closing.cancelled() => return,
-            };
-            match connected {
-                Ok(client) => return self.ready(client).await,
-                Err(error) => {
-                    tracing::warn!(%error, "connecting failed; trying again");
-                    self.client.send_replace(Client::Connecting(Some(error)));
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.next_pause()) => {}
-                () = self.closing.cancelled() => return,
-            }
-        }
-    }
-
-    async fn ready(self: &Arc<Self>, client: Arc<dyn Upstream>) {
-        let is_taken = self.client.send_if_modified(|now| {
-            let is_open = !matches!(now, Client::Closed);
-            if is_open {
-                *now = Client::Ready(Arc::clone(&client));
-            }
-            is_open
-        });
-        if !is_taken {
-            // The leader was closed meanwhile.
-            return self.close_client(client).await;
-        }
-        let weak = Arc::downgrade(self);
-        let report = move |health| {
-            if let Some(leader) = weak.upgrade() {
-                leader.note_health(health);
-            }
-        };
-        if let Some(health) = client.health(Box::new(report)) {
-            let leader = Arc::downgrade(self);
-            let closing = self.closing.clone();
-            let watch = async move {
-                let end = tokio::select! {
-                    end = guarded(health) => end,
-                    () = closing.cancelled() => return,
-                };
-                let Some(leader) = leader.upgrade() else { return };
-                if let Err(panicked) = end {
-                    leader.stats.note_panic(&panicked);
-                }
-                let was_lost = leader.health.borrow().is_err();
-                if was_lost {
-                    // Nobody will say any more that the upstream is back, so it is asked.
-                    leader.note_health(Health::Restored);
-                }
-            };
-            self.tasks.spawn_on(watch, &self.runtime);
-        }
-    }
-
-    fn note_health(self: &Arc<Self>, health: Health) {
-        match health {
-            Health::Lost(reason) => {
-                tracing::warn!(channel = %self.channel, reason, "the upstream is lost");
-                let cause = Error::new(ErrorKind::UpstreamLost, reason).with_channel(&self.channel);
-                let _ = self.health.send_replace(Err(cause));
-            }
-            Health::Restored => {
-                tracing::info!(channel = %self.channel, "the upstream is restored");
-                let _ = self.health.send_replace(Ok(()));
-                self.publish_again();
-            }
-        }
-    }
-
-    /// The client, if it is connected.
-    fn client(&self) -> Option<Arc<dyn Upstream>> {
-        match &*self.client.borrow() {
-            Client::Ready(client) => Some(Arc::clone(client)),
-            Client::Connecting(_) | Client::Closed => None,
-        }
-    }
-
-    /// The client, as soon as it is connected. The caller bounds the wait.
-    async fn wait_for_client(&self) -> Result<Arc<dyn Upstream>> {
-        let mut client = self.client.subscribe();
-        let ready = client.wait_for(|client| !matches!(client, Client::Connecting(_))).await;
-        match ready.as_deref() {
-            Ok(Client::Ready(client)) => Ok(Arc::clone(client)),
-            _ => Err(self.closed()),
-        }
-    }
-
-    /// The client as soon as it is connected and not reported as lost, and what turns when that
-    /// changes. `unavailable` hears why it is not there.
-    async fn healthy_client(
-        &self,
-        unavailable: impl Fn(Error),
-    ) -> Result<(Arc<dyn Upstream>, watch::Receiver<Result<()>>)> {
-        let mut health = self.health.subscribe();
-        let mut client = self.client.subscribe();
-        loop {
-            let lost = health.borrow_and_update().as_ref().err().cloned();
-            let now = client.borrow_and_update().clone();
-            match (now, lost) {
-                (Client::Closed, _) => return Err(self.closed()),
-                (Client::Ready(client), None) => return Ok((client, health)),
-                (Client::Ready(_), Some(cause)) | (Client::Connecting(Some(cause)), _) => {
-                    unavailable(cause);
-                }
-                (Client::Connecting(None), _) => {}
-            }
-            tokio::select! {
-                _ = health.changed() => {}
-                _ = client.changed() => {}
-            }
-        }
     }
 
     fn closed(&self) -> Error {

@@ -164,7 +164,10 @@ impl Session {
             .map_err(|error| self.leader.name_error(method, error))?;
         let has =
             Has { epoch: subscribe.epoch, topic: subscribe.topic, version: subscribe.version };
-        Ok(self.leader.topics.attach(&self.leader, (method, key), &self.peer, id, has))
+        self.leader
+            .topics
+            .attach(&self.leader, (method, key), &self.peer, id, has)
+            .map_err(|error| self.leader.name_error(method, error))
     }
 
     fn unsubscribe(&mut self, id: u64) {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     connection::Backoff,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Result},
     protocol::Batch,
     spec::{End, Failure, MethodKind, MethodSpec},
 };
@@ -80,6 +80,10 @@ struct Inner {
 
 impl Topics {
     /// Adds a follower to the topic of this key, which is made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Overloaded`] if there are too many topics already.
     pub(super) fn attach(
         &self,
         leader: &Arc<Leader>,
@@ -87,8 +91,13 @@ impl Topics {
         peer: &Arc<Peer>,
         request: u64,
         has: Has,
-    ) -> Arc<Topic> {
+    ) -> Result<Arc<Topic>> {
         let mut map = lock(&self.map);
+        let bound = leader.options.max_topics;
+        if map.topics.len() >= bound && !map.topics.contains_key(&(method, key.clone())) {
+            let reason = format!("the leader has {bound} topics already; raise options.max_topics");
+            return Err(Error::new(ErrorKind::Overloaded, reason));
+        }
         let number = map.last_number + 1;
         let made = map.topics.entry((method, key.clone())).or_insert_with(|| {
             let topic = Arc::new(Topic::new(leader, number, method, key));
@@ -99,7 +108,7 @@ impl Topics {
         map.last_number = map.last_number.max(topic.number);
         let is_this = has.epoch == leader.epoch && has.topic == topic.number;
         topic.attach(peer, request, is_this.then_some(has.version));
-        topic
+        Ok(topic)
     }
 
     /// Takes an unused topic off the map. False: somebody subscribed meanwhile.

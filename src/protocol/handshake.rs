@@ -13,7 +13,7 @@ use super::{Frame, VERSION, pb};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The secret that the processes of one cluster share.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Token(Bytes);
 
 impl Token {

@@ -113,3 +113,17 @@ async fn an_end_of_the_health_reports_keeps_nothing_stale() {
     let count = shelf.count();
     assert_eq!(*soon("the count", count.ready()).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_leader_takes_no_more_topics_than_its_bound() {
+    let backend = Backend::new();
+    backend.set("a", "1");
+    let options = Options { max_topics: 1, ..options() };
+    let leader = lead::<Registry>(&backend, 0, options.clone()).await;
+    let user = follow::<Registry>(port(&leader), options).await;
+    let mut first = user.watch("a");
+    assert_eq!(crate::support::next(&mut first).await, "1");
+    assert_eq!(crate::support::next(&mut user.watch("b")).await, "closed overloaded");
+    let mut again = leader.watch("a");
+    assert_eq!(crate::support::next(&mut again).await, "1", "a known key is no new topic");
+}

@@ -184,7 +184,7 @@ impl World {
                 let key = (self.method, Bytes::from_static(b"key"));
                 let link = &self.peers[&peer];
                 let topic = self.leader.topics.attach(&self.leader, key, link, request, has);
-                self.subscribed.insert((peer, request), topic);
+                self.subscribed.insert((peer, request), topic.expect("there is room"));
             }
             Step::Unsubscribe(peer, request) => {
                 if let Some(topic) = self.subscribed.remove(&(peer, request)) {
