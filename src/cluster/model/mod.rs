@@ -4,6 +4,7 @@
 //! `PROPTEST_CASES` sets how many lists of operations are tried.
 
 mod directed;
+mod faults;
 mod hub;
 mod operation;
 mod publisher;
@@ -18,10 +19,7 @@ use std::{fmt::Debug, sync::Mutex};
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use tokio::runtime::Builder;
 
-use self::{
-    operation::operations,
-    world::{Faults, World},
-};
+use self::{faults::Faults, operation::operations, world::World};
 use crate::options::Options;
 
 /// So many cases, unless the environment says otherwise.

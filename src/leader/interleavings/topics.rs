@@ -147,6 +147,14 @@ struct World {
     taken: Vec<(Step, bool)>,
 }
 
+#[derive(Default)]
+struct Received {
+    /// By peer and request, whether it was taken. More than one would be a mistake.
+    answers: BTreeMap<(u64, u64), Vec<bool>>,
+    /// How many values came to each peer.
+    values: BTreeMap<u64, u64>,
+}
+
 thread_local! {
     static WORLD: RefCell<Option<Rc<RefCell<World>>>> = const { RefCell::new(None) };
 }
@@ -197,9 +205,9 @@ impl World {
         }
     }
 
-    /// What the peers were sent: by request the answer, and whether the value came.
-    fn received(&self) -> (BTreeMap<(u64, u64), Vec<bool>>, BTreeMap<u64, u64>) {
-        let (mut answers, mut values) = (BTreeMap::<_, Vec<bool>>::new(), BTreeMap::new());
+    /// What the peers were sent.
+    fn received(&self) -> Received {
+        let Received { mut answers, mut values } = Received::default();
         for (id, peer) in &self.peers {
             let mut batch = Batch::default();
             for frame in peer.link.take_queued() {
@@ -222,13 +230,13 @@ impl World {
                 }
             }
         }
-        (answers, values)
+        Received { answers, values }
     }
 
     /// Whatever the order was: who subscribed and was not refused is on the map, was answered
     /// once, and has the value; and nothing is left of the others.
     fn check(&self, all: &[(u64, u64)]) {
-        let (answers, values) = self.received();
+        let Received { answers, values } = self.received();
         let told = format!("{:?}", self.taken);
         let on_map = self.leader.topics.find(self.method, b"key");
         let mut live = 0;
@@ -321,8 +329,7 @@ fn explore(method: usize, refuses: bool, actors: &[&[Step]]) -> (u64, u64) {
             run(&world).await;
             WORLD.with(|current| *current.borrow_mut() = None);
             world.borrow().check(all);
-            let had_between = world.borrow().taken.iter().any(|(_, between)| *between);
-            had_between
+            world.borrow().taken.iter().any(|(_, between)| *between)
         });
         count += 1;
         with_between += u64::from(had_between);

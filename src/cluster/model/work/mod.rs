@@ -1,9 +1,11 @@
 //! Work items in the model: each is with one subscriber at a time, and none is lost, whatever
 //! links are cut or frozen and however often the upstream is lost and back.
 
+mod source;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,8 +14,9 @@ use proptest::{
     prelude::*,
     test_runner::{TestCaseError, TestRunner},
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::time::sleep;
 
+use self::source::{SPEC, Source};
 use super::{
     configuration,
     hub::{Hub, ModelDial},
@@ -24,27 +27,13 @@ use crate::{
     codec::MessagePack,
     error::{Error, Result},
     follower::{Follower, FollowerSetup},
-    leader::{Connector, Leader, Setup, Sink, Upstream},
+    leader::{Leader, Setup},
     options::Options,
-    spec::{
-        BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind, MethodSpec, Reply,
-    },
+    spec::Health,
 };
 
 const PLACES: usize = 3;
 const WINDOW: usize = 2;
-
-const SPEC: ChannelSpec = ChannelSpec {
-    name: "Work",
-    codec: "msgpack",
-    methods: &[MethodSpec {
-        name: "jobs",
-        kind: MethodKind::Subscribe { one: true, answered: false, quiet: None },
-        args: 0,
-        version: 0,
-        timeout: None,
-    }],
-};
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -98,84 +87,6 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => place().prop_map(|place| O::Thaw { place }),
         4 => prop_oneof![1_u64..100, 100_u64..12_000, Just(61_000)].prop_map(O::Wait),
     ]
-}
-
-/// The upstream: a queue of items.
-#[derive(Default)]
-struct Jobs {
-    queue: VecDeque<u64>,
-    last: u64,
-    health: Option<Box<dyn Fn(Health) + Send + Sync>>,
-    /// Turned to end the stream that is open.
-    ends: u64,
-    taken: u64,
-}
-
-#[derive(Clone, Default)]
-struct Source(Arc<(Mutex<Jobs>, Notify)>);
-
-impl Source {
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn next(&self, ends: u64) -> Option<u64> {
-        loop {
-            let changed = self.0.1.notified();
-            {
-                let mut jobs = self.lock();
-                if jobs.ends != ends {
-                    return None;
-                }
-                if let Some(job) = jobs.queue.pop_front() {
-                    jobs.taken += 1;
-                    return Some(job);
-                }
-            }
-            changed.await;
-        }
-    }
-}
-
-impl Upstream for Source {
-    fn call(&self, _: usize, _: Bytes) -> Result<BoxFuture<Reply>, Error> {
-        Err(Error::config("there is nothing to call"))
-    }
-
-    fn open(&self, _: usize, _: Bytes, sink: Sink) -> Result<BoxFuture<End>, Error> {
-        let source = self.clone();
-        Ok(Box::pin(async move {
-            let ends = source.lock().ends;
-            let stream = futures::stream::unfold(source, |source| async move {
-                source.next(ends).await.map(|job| (job, source))
-            });
-            sink.run::<MessagePack, u64, _>(stream).await
-        }))
-    }
-
-    fn health(&self, report: HealthReport) -> Option<BoxFuture<()>> {
-        self.lock().health = Some(report);
-        None
-    }
-
-    fn close(&self) -> BoxFuture<()> {
-        Box::pin(std::future::ready(()))
-    }
-}
-
-impl Connector for Source {
-    fn connect(&self) -> BoxFuture<Result<Arc<dyn Upstream>, Failure>> {
-        let upstream = Arc::new(self.clone()) as Arc<dyn Upstream>;
-        Box::pin(std::future::ready(Ok(upstream)))
-    }
-
-    fn key(&self, _: usize, args: Bytes) -> Result<Bytes, Error> {
-        Ok(args)
-    }
-
-    fn unit(&self) -> Bytes {
-        Bytes::new()
-    }
 }
 
 /// How often each fault really happened.
