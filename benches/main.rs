@@ -19,7 +19,7 @@ use contest::{Child, Plan, Table};
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match Child::from_args(&args) {
-        Some(child) => suites::run_child(&child),
+        Some(child) => suites::run_child(child),
         None => run(&args),
     };
     match outcome {

@@ -83,10 +83,10 @@ where
 }
 
 /// Asks for windows of values and waits until all connections have them.
-async fn measure(
-    mut progress: Progress,
-    mut ask: impl AsyncFnMut(u64) -> Result<()>,
-) -> Result<()> {
+async fn measure<A>(mut progress: Progress, ask: impl Fn(u64) -> A) -> Result<()>
+where
+    A: Future<Output = Result<()>>,
+{
     let mut slices = Slices::new()?;
     while let Some(deliveries) = slices.next().await? {
         let start = Instant::now();
@@ -119,7 +119,11 @@ async fn our_client(port: u16) -> Result<()> {
         }));
     }
     let asker = ours::follow(port).await?;
-    measure(receive(feeds), async |values| Ok(asker.go_on(values).await?)).await
+    measure(receive(feeds), |values| {
+        let asker = asker.clone();
+        async move { Ok(asker.go_on(values).await?) }
+    })
+    .await
 }
 
 async fn raw_client(port: u16) -> Result<()> {
@@ -136,9 +140,10 @@ async fn raw_client(port: u16) -> Result<()> {
             is_next.then_some(()).ok_or_else(|| "not the next value".into())
         }));
     }
-    let asker = Mutex::new(raw::connect(port).await?);
-    measure(receive(feeds), async |values| {
-        Ok(asker.lock().await.send(raw::frame(values, 0)).await?)
+    let asker = Arc::new(Mutex::new(raw::connect(port).await?));
+    measure(receive(feeds), |values| {
+        let asker = Arc::clone(&asker);
+        async move { Ok(asker.lock().await.send(raw::frame(values, 0)).await?) }
     })
     .await
 }
