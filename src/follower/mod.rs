@@ -16,8 +16,6 @@ mod link;
 mod liveness;
 mod reach;
 mod topic;
-#[cfg(test)]
-mod topic_tests;
 
 use std::{
     collections::HashMap,

@@ -8,12 +8,9 @@ use std::{
 use bytes::Bytes;
 use futures::task::noop_waker_ref;
 
-use crate::protocol::pb;
+use crate::{follower::reach::Reach, protocol::pb};
 
-use super::{
-    reach::Reach,
-    topic::{Cursor, Event, Topic},
-};
+use super::{Cursor, Event, Topic};
 
 /// Of the one link that a topic without a leader has.
 const GENERATION: u64 = 1;

@@ -4,8 +4,12 @@
 //! What subscribers see is made of two things: what the leader said of the topic last, and whether
 //! the leader is within reach. A topic is live only if both are well, on the same link.
 
+#[cfg(test)]
+mod tests;
+mod value;
+mod view;
+
 use std::{
-    any::Any,
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
@@ -15,80 +19,17 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use super::reach::{Reach, Sight};
+pub use self::view::State;
+use self::view::Told;
+pub(crate) use self::{
+    value::{Decoded, Decoder, Entry, Item, ItemValue},
+    view::{Cursor, Event},
+};
+use super::reach::Reach;
 use crate::{
     error::{Error, ErrorKind},
     protocol::pb,
 };
-
-/// A decoded value, shared by all subscribers of the process.
-pub(crate) type Decoded = Arc<dyn Any + Send + Sync>;
-
-/// How the values of a topic are decoded.
-pub(crate) type Decoder = fn(Bytes) -> Result<Decoded, Error>;
-
-/// The state of a subscription.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum State {
-    /// No value yet.
-    Starting {
-        /// Since when.
-        since: Instant,
-        /// The last failure, where there was one.
-        cause: Option<Error>,
-    },
-    /// The value is the upstream's current one.
-    Live,
-    /// Cut off from the upstream; the value is the last one that was known.
-    Stale {
-        /// Since when.
-        since: Instant,
-        /// Why.
-        cause: Error,
-    },
-    /// Over, for good.
-    Closed {
-        /// Why.
-        cause: Error,
-    },
-}
-
-/// One value.
-pub(crate) struct Entry {
-    /// Counts the values of this process, over all epochs.
-    seq: u64,
-    /// Counts the values that the topic is known to have had, skipped ones included.
-    total: u64,
-    /// Empty where the value never was encoded, as in a fake.
-    bytes: Bytes,
-    decoded: OnceLock<Result<Decoded, Error>>,
-}
-
-impl Entry {
-    /// The value; decoded once, by whoever reads it first.
-    pub(crate) fn decode(&self, decoder: Decoder) -> Result<Decoded, Error> {
-        self.decoded.get_or_init(|| decoder(self.bytes.clone())).clone()
-    }
-}
-
-/// A work item.
-#[derive(Clone)]
-pub(crate) struct Item {
-    pub(crate) number: u64,
-    pub(crate) redelivered: bool,
-    pub(crate) value: ItemValue,
-    /// The link that it came on; on another one it can't be settled any more.
-    pub(crate) generation: u64,
-}
-
-/// The value of a work item.
-#[derive(Clone)]
-pub(crate) enum ItemValue {
-    Encoded(Bytes),
-    /// It never was encoded, as in a fake.
-    Decoded(Decoded),
-}
 
 pub(crate) struct Topic {
     pub(super) method: usize,
@@ -138,38 +79,6 @@ pub(super) struct Has {
     pub(super) version: u64,
 }
 
-#[derive(Debug, Clone)]
-enum Told {
-    Starting(Option<Error>),
-    Live,
-    Stale(Instant, Error),
-}
-
-/// Where a subscriber is.
-#[derive(Debug, Clone)]
-pub(crate) struct Cursor {
-    id: u64,
-    seq: u64,
-    total: u64,
-    shown: Shown,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    Starting,
-    Live,
-    Stale(ErrorKind),
-    Closed,
-}
-
-/// What happened, to one subscriber.
-pub(crate) enum Event {
-    Value { entry: Arc<Entry>, missed: u64 },
-    Live { entry: Option<Arc<Entry>> },
-    Stale { since: Instant, cause: Error },
-    Closed { cause: Error },
-}
-
 impl Topic {
     pub(super) fn new(
         (method, key): (usize, Bytes),
@@ -214,7 +123,7 @@ impl Topic {
         let seq = inner.last_seq.saturating_sub(1);
         let total = inner.ring.back().map_or(0, |newest| newest.entry.total - 1);
         inner.join(seq);
-        Cursor { id: inner.last_subscriber, seq, total, shown: Shown::Starting }
+        Cursor { id: inner.last_subscriber, seq, total, shown: view::Shown::Starting }
     }
 
     /// A subscriber that is where another one is.
@@ -424,78 +333,6 @@ impl Topic {
 }
 
 impl Inner {
-    fn state(&self, sight: Sight) -> State {
-        if let Some(cause) = &self.closed {
-            return State::Closed { cause: cause.clone() };
-        }
-        let cut_off = match (sight.away, &self.told) {
-            (Some((since, cause)), _) => Some((since, Some(cause))),
-            (None, (generation, _)) if *generation != sight.generation => {
-                let (since, cause) = sight.last_down;
-                Some((since, (sight.generation > 1).then_some(cause)))
-            }
-            // A new leader that has no value yet, of one that had.
-            (None, (_, Told::Starting(cause))) if !self.ring.is_empty() => {
-                let (since, lost) = sight.last_down;
-                Some((since, Some(cause.clone().unwrap_or(lost))))
-            }
-            (None, (_, Told::Starting(cause))) => Some((self.since, cause.clone())),
-            (None, (_, Told::Stale(since, cause))) => Some((*since, Some(cause.clone()))),
-            (None, (_, Told::Live)) => None,
-        };
-        match cut_off {
-            // Nothing was ever received, so there is nothing that could be stale.
-            Some((_, cause)) if self.ring.is_empty() && !matches!(self.told.1, Told::Live) => {
-                State::Starting { since: self.since, cause }
-            }
-            Some((since, cause)) => State::Stale {
-                since,
-                cause: cause.unwrap_or_else(|| {
-                    Error::new(ErrorKind::Disconnected, "the leader has no value yet")
-                }),
-            },
-            None => match &self.undecodable {
-                Some((seq, since, cause)) if *seq == self.last_seq => {
-                    State::Stale { since: *since, cause: cause.clone() }
-                }
-                _ => State::Live,
-            },
-        }
-    }
-
-    fn next_event(&mut self, cursor: &mut Cursor, reach: &Reach) -> Option<Event> {
-        if cursor.shown == Shown::Closed {
-            // Asked again after the end: the end again.
-            let cause = self.closed.clone()?;
-            return Some(Event::Closed { cause });
-        }
-        if let Some(entry) = self.next_entry(cursor.seq) {
-            let missed = entry.total.saturating_sub(cursor.total + 1);
-            self.taken(cursor.seq, entry.seq);
-            cursor.seq = entry.seq;
-            cursor.total = entry.total;
-            cursor.shown = Shown::Live;
-            return Some(Event::Value { entry, missed });
-        }
-        match self.state(reach.sight()) {
-            State::Closed { cause } => {
-                cursor.shown = Shown::Closed;
-                Some(Event::Closed { cause })
-            }
-            State::Stale { since, cause } if cursor.shown != Shown::Stale(cause.kind()) => {
-                cursor.shown = Shown::Stale(cause.kind());
-                Some(Event::Stale { since, cause })
-            }
-            State::Live if cursor.shown != Shown::Live => {
-                cursor.shown = Shown::Live;
-                Some(Event::Live {
-                    entry: self.ring.back().map(|newest| Arc::clone(&newest.entry)),
-                })
-            }
-            State::Starting { .. } | State::Stale { .. } | State::Live => None,
-        }
-    }
-
     fn next_entry(&self, seen: u64) -> Option<Arc<Entry>> {
         if seen == self.last_seq {
             return None;
