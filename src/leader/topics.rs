@@ -339,16 +339,26 @@ impl Topic {
 
 /// Drives a topic from its first subscriber until it was unused for the linger time.
 async fn drive(leader: Arc<Leader>, topic: Arc<Topic>) {
-    tokio::select! {
-        // In this order, so that what nobody uses any more is not opened once more.
-        biased;
-        () = leader.closing.cancelled() => {}
-        () = unused(&leader, &topic) => {}
-        () = run(&leader, &topic) => {}
+    loop {
+        tokio::select! {
+            // In this order, so that what nobody uses any more is not opened once more.
+            biased;
+            () = leader.closing.cancelled() => return,
+            () = unused(&leader, &topic) => {}
+            () = run(&leader, &topic) => return,
+        }
+        // The stream is closed by now, so that it is never open twice: the next topic of this key
+        // can be made only from here on.
+        between();
+        if leader.topics.retire(&topic) {
+            return;
+        }
+        let reopened = "somebody subscribed just when the upstream stream was closed";
+        topic.fail(Error::new(ErrorKind::UpstreamEnded, reopened));
     }
 }
 
-/// Ready once the topic is off the map.
+/// Ready once nobody has used the topic for the linger time.
 async fn unused(leader: &Leader, topic: &Topic) {
     // The sender lives in the topic, so that a wait ends only with what it waits for.
     let mut demand = topic.demand.subscribe();
@@ -360,7 +370,7 @@ async fn unused(leader: &Leader, topic: &Topic) {
             _ = demand.changed() => {}
             () = tokio::time::sleep(leader.options.linger) => {
                 between();
-                if leader.topics.retire(topic) {
+                if topic.is_unused() {
                     return;
                 }
             }
