@@ -32,7 +32,7 @@ pub(super) struct Pending {
     deadline: Instant,
     /// Its first byte was written on the present link.
     pub(super) is_sent: bool,
-    /// A publish whose key was withdrawn since: it is neither remembered nor sent again.
+    /// A publish whose key was withdrawn since: it is not remembered, and once sent, not sent again.
     is_superseded: bool,
     reply: oneshot::Sender<Reply>,
 }
@@ -63,7 +63,8 @@ impl Pending {
         match self.kind {
             Kind::Invoke { idempotent } => idempotent || !self.is_sent,
             Kind::Publish(_) | Kind::Unpublish(_) => {
-                !self.is_superseded && (self.is_sent || !self.is_abandoned())
+                let is_over = if self.is_sent { self.is_superseded } else { self.is_abandoned() };
+                !is_over
             }
         }
     }
@@ -272,7 +273,8 @@ impl Shared {
             state.publications.remove(key);
             for request in state.requests.values_mut() {
                 if let Request::Call(before) = request {
-                    before.is_superseded |= before.concerns(key);
+                    let is_publish = matches!(before.kind, Kind::Publish(_));
+                    before.is_superseded |= is_publish && before.concerns(key);
                 }
             }
         }
@@ -316,5 +318,45 @@ struct CancelOnDrop<'a> {
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         self.shared.cancel(self.id, self.cancels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> (usize, Bytes) {
+        (0, Bytes::from_static(b"key"))
+    }
+
+    fn pending(kind: Kind) -> (Pending, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        let (method, args, deadline) = (0, Bytes::from_static(b"args"), Instant::now());
+        let (is_sent, is_superseded) = (false, false);
+        (Pending { kind, method, args, deadline, is_sent, is_superseded, reply }, answer)
+    }
+
+    #[test]
+    fn a_publish_that_was_withdrawn_on_its_way_is_neither_remembered_nor_sent_twice() {
+        let (mut publish, _answer) = pending(Kind::Publish(key()));
+        publish.is_superseded = true;
+        assert!(publish.survives_link(), "not sent yet, it goes before its withdrawal");
+        publish.is_sent = true;
+        assert!(!publish.survives_link());
+        let mut state = State::default();
+        publish.note_publication(&mut state, true);
+        assert!(state.publications.is_empty());
+    }
+
+    #[test]
+    fn a_publish_that_was_sent_survives_its_link_though_nobody_waits() {
+        let (mut publish, answer) = pending(Kind::Publish(key()));
+        drop(answer);
+        assert!(!publish.survives_link(), "nobody waits and nobody has it");
+        publish.is_sent = true;
+        assert!(publish.survives_link());
+        let mut state = State::default();
+        publish.note_publication(&mut state, true);
+        assert_eq!(state.publications.get(&key()), Some(&publish.args));
     }
 }

@@ -58,3 +58,15 @@ fn an_equal_value_of_a_new_epoch_wakes_nobody() {
     topic.update(GENERATION, version(2), Bytes::from_static(b"b"));
     assert_eq!(values(&topic, &mut cursor), [0]);
 }
+
+#[test]
+fn a_value_that_is_stale_does_not_look_live() {
+    let topic = topic();
+    let mut cursor = topic.cursor();
+    let stale = pb::Update { version: 1, stale: true };
+    topic.update(GENERATION, stale, Bytes::from_static(b"a"));
+    assert_eq!(values(&topic, &mut cursor), [0]);
+    assert!(!matches!(topic.state(), super::State::Live), "{:?}", topic.state());
+    topic.update(GENERATION, version(2), Bytes::from_static(b"b"));
+    assert!(matches!(topic.state(), super::State::Live));
+}
