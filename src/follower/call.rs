@@ -87,9 +87,12 @@ impl Pending {
         let args = self.args.clone();
         match self.kind {
             Kind::Invoke { .. } => Frame::with_payload(id, pb::Invoke { method, timeout_ms }, args),
-            Kind::Publish(_) => Frame::with_payload(id, pb::Publish { method, timeout_ms }, args),
+            // What one owner publishes keeps its order, however large each is.
+            Kind::Publish(_) => {
+                Frame::with_payload(id, pb::Publish { method, timeout_ms }, args).in_order()
+            }
             Kind::Unpublish(_) => {
-                Frame::with_payload(id, pb::Unpublish { method, timeout_ms }, args)
+                Frame::with_payload(id, pb::Unpublish { method, timeout_ms }, args).in_order()
             }
         }
     }

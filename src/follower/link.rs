@@ -215,7 +215,7 @@ impl Shared {
         let id = state.last_id;
         let timeout_ms = u32::try_from(self.options.call_timeout.as_millis()).unwrap_or(u32::MAX);
         let publish = pb::Publish { method: key.0 as u32, timeout_ms };
-        let _ = registered.link.replay(Frame::with_payload(id, publish, args), None);
+        let _ = registered.link.replay(Frame::with_payload(id, publish, args).in_order(), None);
         state.requests.insert(id, Request::Replay(key, failures));
     }
 

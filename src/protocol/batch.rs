@@ -54,7 +54,7 @@ struct Large {
     from: usize,
     mark: Option<u64>,
     topic: Option<u64>,
-    /// Small, but not to be written before what was added before it is.
+    /// Not to be begun before what was added before it is written.
     is_last: bool,
 }
 
@@ -174,7 +174,7 @@ impl Batch {
     }
 
     fn put_part(&mut self, mut large: Large) {
-        if large.is_last {
+        if large.is_last && !large.frame.is_large() {
             let len = large.frame.packet_len();
             self.queued -= len;
             self.begun -= len;
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn what_keeps_the_order_waits_for_what_was_added_before_and_for_nothing_else() {
         let large = |id| {
-            let payload = Bytes::from(vec![0; 3 * PART]);
+            let payload = Bytes::from(vec![0; 6 * PART]);
             Frame::with_payload(id, pb::Publish::default(), payload)
         };
         let mut batch = Batch::new(1 << 20);
@@ -406,6 +406,17 @@ mod tests {
             begun.extend(batch.advance(staged));
         }
         assert_eq!(begun, [5, 1, 2, 3, 4]);
+        batch.push(large(7), Some(7));
+        batch.push(large(8).in_order(), Some(8));
+        batch.stage();
+        let staged = batch.staged;
+        assert_eq!(batch.advance(staged).collect::<Vec<_>>(), [7], "one after the other");
+        while batch.len() > 0 {
+            batch.stage();
+            let staged = batch.staged;
+            begun.extend(batch.advance(staged));
+        }
+        assert_eq!(begun.last(), Some(&8));
         batch.push(small(6).in_order(), Some(6));
         batch.stage();
         assert!(batch.is_staged(), "alone it waits for nothing");
