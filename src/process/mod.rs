@@ -31,6 +31,7 @@ mod control;
 mod name;
 
 mod inherit;
+mod panics;
 mod place;
 
 mod joining;
@@ -45,7 +46,10 @@ mod master;
 pub use self::{
     agent::Agent,
     joining::Joining,
-    master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
+    master::{
+        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
+        Unresponsive,
+    },
     name::{Exit, ProcessName},
     worker::Worker,
 };

@@ -8,8 +8,9 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -18,6 +19,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     dispatcher::{Event, Words},
     outbox::{Outbox, Outgoing, outbox},
+    program::Program,
     tail::Tail,
 };
 use crate::{
@@ -45,6 +47,10 @@ pub(super) struct Launch {
     pub(super) env: Vec<(OsString, OsString)>,
     /// Whether children write to the master's stderr themselves.
     pub(super) inherit_stderr: bool,
+    /// What runs as the agent in place of a function.
+    pub(super) agent: Option<Program>,
+    /// What runs as each worker in place of a function.
+    pub(super) worker: Option<Program>,
 }
 
 /// What every child of a master is told.
@@ -85,13 +91,27 @@ impl Child {
             let (tail, writer) = Tail::new()?;
             (Some(tail), Stdio::from(writer))
         };
-        let mut command = launch.command()?;
+        let foreign = launch.foreign(name);
+        let ready_after = foreign.and_then(|program| program.ready_after);
+        let mut command = match foreign {
+            Some(program) => program.command(),
+            None => launch.command()?,
+        };
+        launch.prepare(&mut command, foreign);
         command.stdin(OwnedFd::from(theirs)).stderr(stderr).process_group(0);
-        let process = command.spawn()?;
+        if ready_after.is_some() {
+            // It would take the link for its input.
+            command.stdin(Stdio::null());
+        }
+        let process = command.spawn().map_err(|error| {
+            let program = Path::new(command.get_program()).display();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
         // The command holds the child's ends of link and pipe; they must not outlive it here.
         drop(command);
         let mut orphan = KillOnDrop(Some(process));
 
+        // One that knows nothing of the link has closed its end already.
         let welcome = Body::Welcome(shared.welcome(name, generation));
         let fds = [shared.listener.as_fd()];
         let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
@@ -105,7 +125,10 @@ impl Child {
         let (outbox, outgoing) = outbox();
         let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
         let pid = process.id();
-        let talk = tokio::spawn(talk(link, outgoing, name, pid, heard));
+        let talk = match ready_after {
+            Some(time) => tokio::spawn(speak_for(time, name, pid, heard)),
+            None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
+        };
         Ok(Self { name, pid, process, outbox, talk, tail })
     }
 
@@ -178,9 +201,22 @@ impl Launch {
             Some(args) => command.args(args),
             None => command.args(own),
         };
-        command.envs(self.env.iter().map(|(key, value)| (key, value)));
-        command.env(MASTER_VARIABLE, process::id().to_string());
         Ok(command)
+    }
+
+    /// What runs in place of a function of ours.
+    fn foreign(&self, name: ProcessName) -> Option<&Program> {
+        match name {
+            ProcessName::Worker(_) => self.worker.as_ref(),
+            ProcessName::Master | ProcessName::Agent => self.agent.as_ref(),
+        }
+    }
+
+    /// The environment of a child.
+    fn prepare(&self, command: &mut Command, foreign: Option<&Program>) {
+        let own = foreign.into_iter().flat_map(Program::variables);
+        command.envs(self.env.iter().chain(own).map(|(key, value)| (key, value)));
+        command.env(MASTER_VARIABLE, process::id().to_string());
     }
 }
 
@@ -255,6 +291,20 @@ async fn talk(
     }
 }
 
+/// Says for a program that can't when it takes its place and is ready.
+async fn speak_for(
+    ready_after: Duration,
+    process: ProcessName,
+    pid: u32,
+    heard: mpsc::Sender<Heard>,
+) {
+    tokio::time::sleep(ready_after).await;
+    for words in [Words::Taken { answers_pings: false }, Words::Ready] {
+        // The master is gone only when no child is left.
+        let _ = heard.send(Heard::Event(Event::Said { process, pid, words })).await;
+    }
+}
+
 async fn listen(
     mut reader: Reader,
     process: ProcessName,
@@ -290,7 +340,7 @@ async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
 /// What a frame says of the life of its process; the frame itself where it is about something else.
 fn words(body: Body) -> Result<Words, Box<Body>> {
     match body {
-        Body::Taken(_) => Ok(Words::Taken),
+        Body::Taken(taken) => Ok(Words::Taken { answers_pings: taken.answers_pings }),
         Body::Ready(_) => Ok(Words::Ready),
         Body::Ended(Ended { how: Some(how) }) => Ok(match how {
             How::Done(_) => Words::Done,
