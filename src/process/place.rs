@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    control::{CLUSTER_LISTENER, Link, VERSION},
+    control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
     name::{Exit, ProcessName},
 };
@@ -105,9 +105,10 @@ impl Place {
         };
         start_thread(move || {
             let sigterm = signal(SignalKind::terminate())?;
-            let link = Link::new(link, inbox)?;
+            let (reader, writer) = split(link, inbox)?;
             Ok(Control {
-                link,
+                reader,
+                writer,
                 sigterm,
                 sayings,
                 stop: stop_sender,
@@ -186,7 +187,8 @@ fn start_thread(set_up: impl FnOnce() -> io::Result<Control> + Send + 'static) -
 
 /// What the control thread owns.
 struct Control {
-    link: Link,
+    reader: Reader,
+    writer: Writer,
     sigterm: Signal,
     sayings: mpsc::UnboundedReceiver<Say>,
     stop: watch::Sender<bool>,
@@ -194,25 +196,31 @@ struct Control {
 }
 
 impl Control {
-    async fn run(mut self) {
+    async fn run(self) {
+        let Self { mut reader, writer, mut sigterm, sayings, stop, cluster_ready } = self;
+        // Beside the rest, so that a master that is slow to read is heard nonetheless.
+        tokio::spawn(write(writer, sayings));
         loop {
             tokio::select! {
-                frame = self.link.read() => match frame {
-                    Ok(Body::ClusterReady(_)) => drop(self.cluster_ready.send_replace(true)),
+                frame = reader.read() => match frame {
+                    Ok(Body::ClusterReady(_)) => drop(cluster_ready.send_replace(true)),
                     // What a newer master may say to a program that does not know it.
                     Ok(_) => {}
                     Err(_) => lose_master(),
                 },
-                Some(()) = self.sigterm.recv() => drop(self.stop.send_replace(true)),
-                Some(Say { body, written }) = self.sayings.recv() => {
-                    if self.link.write(body).await.is_err() {
-                        lose_master();
-                    }
-                    // Nobody may wait for it any more.
-                    let _ = written.send(());
-                }
+                Some(()) = sigterm.recv() => drop(stop.send_replace(true)),
             }
         }
+    }
+}
+
+async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>) {
+    while let Some(Say { body, written }) = sayings.recv().await {
+        if writer.write(body).await.is_err() {
+            lose_master();
+        }
+        // Nobody may wait for it any more.
+        let _ = written.send(());
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
-    handle::{MasterHandle, Observe, StopRequest},
+    handle::{MasterHandle, Observe, Request, Requests},
     restart::RestartPolicy,
     supervisor::{Setup, supervise},
 };
@@ -354,25 +354,25 @@ impl MasterBuilder {
 /// Runs the master on a thread of its own, whatever runtime the program has: the children take the
 /// end of the thread that started them for the end of their master.
 async fn run_master(setup: Setup) -> Result<()> {
-    let (stop_sender, stop_receiver) = mpsc::unbounded_channel();
-    let _stop = StopOnDrop(stop_sender.clone());
+    let (asks, asked) = mpsc::unbounded_channel();
+    let _stop = StopOnDrop(asks.clone());
     let (ends, ended) = oneshot::channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
     let spawned = thread::Builder::new().name("cluster-master".into()).spawn(move || {
         // Whoever waited for it may be gone.
-        let _ = ends.send(runtime.block_on(supervise(setup, (stop_sender, stop_receiver))));
+        let _ = ends.send(runtime.block_on(supervise(setup, (asks, asked))));
     });
     spawned.map_err(|error| Error::io("can't start the master's thread", &error))?;
     ended.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the master panicked")))
 }
 
-struct StopOnDrop(mpsc::UnboundedSender<StopRequest>);
+struct StopOnDrop(Requests);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         // After the end nobody listens.
-        let _ = self.0.send(None);
+        let _ = self.0.send(Request::Stop(None));
     }
 }
 

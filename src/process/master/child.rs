@@ -17,17 +17,20 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     dispatcher::{Event, Words},
+    outbox::{Outbox, Outgoing, outbox},
     tail::Tail,
 };
 use crate::{
     process::{
-        control::{CLUSTER_LISTENER, Inbox, Link, LinkError, VERSION, write_blocking},
+        control::{
+            CLUSTER_LISTENER, Inbox, LinkError, Reader, VERSION, Writer, split, write_blocking,
+        },
         inherit::MASTER_VARIABLE,
         name::{Exit, ProcessName},
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{AgentPlace, Ended, Welcome, WorkerPlace, control::Body, ended::How, welcome},
     },
 };
 
@@ -56,10 +59,10 @@ pub(super) struct Shared {
 /// A child that was started and not yet reaped.
 #[derive(Debug)]
 pub(super) struct Child {
+    pub(super) name: ProcessName,
     pub(super) pid: u32,
     process: process::Child,
-    /// Unbounded: at most one frame a child is sent on it.
-    link: mpsc::UnboundedSender<Body>,
+    outbox: Outbox,
     /// Ends with the link.
     pub(super) talk: JoinHandle<()>,
     pub(super) tail: Option<Tail>,
@@ -73,7 +76,7 @@ impl Child {
         shared: &Shared,
         name: ProcessName,
         generation: u32,
-        events: mpsc::Sender<Event>,
+        heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let (tail, stderr) = if launch.inherit_stderr {
@@ -98,17 +101,18 @@ impl Child {
             Ok(()) | Err(LinkError::Gone) => {}
             Err(error) => return Err(io::Error::other(error.to_string())),
         }
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let link = Link::new(ours, Inbox::default())?;
+        let link = split(ours, Inbox::default())?;
+        let (outbox, outgoing) = outbox();
         let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
         let pid = process.id();
-        let talk = tokio::spawn(talk(link, receiver, name, pid, events));
-        Ok(Self { pid, process, link: sender, talk, tail })
+        let talk = tokio::spawn(talk(link, outgoing, name, pid, heard));
+        Ok(Self { name, pid, process, outbox, talk, tail })
     }
 
-    /// Says something to the child. A child that is gone does not hear it, and need not.
-    pub(super) fn say(&self, body: Body) {
-        let _ = self.link.send(body);
+    /// Says something to the child. Gives back what there is no room for, because the child does
+    /// not read; see [`Outbox::push`].
+    pub(super) fn say(&self, body: Body) -> Result<(), Box<Body>> {
+        self.outbox.push(body)
     }
 
     /// Signals the process group of the child.
@@ -214,52 +218,86 @@ impl Shared {
     }
 }
 
+/// What comes from a child.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// What the dispatcher has to know: the life of the process.
+    Event(Event),
+    /// Anything else that the child said.
+    Frame(FromChild),
+}
+
+/// A frame of a child that is not about its life.
+#[derive(Debug)]
+pub(super) struct FromChild {
+    pub(super) process: ProcessName,
+    pub(super) pid: u32,
+    pub(super) body: Box<Body>,
+}
+
 /// Carries frames both ways until the link ends.
 async fn talk(
-    mut link: Link,
-    mut outbound: mpsc::UnboundedReceiver<Body>,
+    (reader, writer): (Reader, Writer),
+    outgoing: Outgoing,
     process: ProcessName,
     pid: u32,
-    events: mpsc::Sender<Event>,
+    heard: mpsc::Sender<Heard>,
 ) {
+    let why = tokio::select! {
+        why = listen(reader, process, pid, heard) => why,
+        why = speak(writer, outgoing) => why,
+    };
+    match why {
+        // The death itself is told by the system.
+        LinkError::Gone => {}
+        // Closing the link makes the child exit.
+        error => tracing::error!(%process, pid, "closing the control link: {error}"),
+    }
+}
+
+async fn listen(
+    mut reader: Reader,
+    process: ProcessName,
+    pid: u32,
+    heard: mpsc::Sender<Heard>,
+) -> LinkError {
     loop {
-        tokio::select! {
-            frame = link.read() => match frame {
-                Ok(body) => {
-                    let Some(words) = words(body) else { continue };
-                    if events.send(Event::Said { process, pid, words }).await.is_err() {
-                        return;
-                    }
-                }
-                // The death itself is told by the system.
-                Err(LinkError::Gone) => return,
-                Err(error) => {
-                    // Closing the link makes the child exit.
-                    tracing::error!(%process, pid, "closing the control link: {error}");
-                    return;
-                }
+        let said = match reader.read().await {
+            Ok(body) => match words(body) {
+                Ok(words) => Heard::Event(Event::Said { process, pid, words }),
+                Err(body) => Heard::Frame(FromChild { process, pid, body }),
             },
-            // Without a sender the child is reaped, and what it said last is still in the socket.
-            Some(body) = outbound.recv() => {
-                if link.write(body).await.is_err() {
-                    return;
-                }
-            }
+            Err(error) => return error,
+        };
+        if heard.send(said).await.is_err() {
+            return LinkError::Gone;
         }
     }
 }
 
-fn words(body: Body) -> Option<Words> {
+async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
+    while let Some(body) = outgoing.next().await {
+        match writer.write(body).await {
+            Ok(()) => {}
+            // What the child said last may still be in the socket.
+            Err(LinkError::Gone) => break,
+            Err(error) => return error,
+        }
+    }
+    std::future::pending().await
+}
+
+/// What a frame says of the life of its process; the frame itself where it is about something else.
+fn words(body: Body) -> Result<Words, Box<Body>> {
     match body {
-        Body::Taken(_) => Some(Words::Taken),
-        Body::Ready(_) => Some(Words::Ready),
-        Body::Ended(ended) => Some(match ended.how? {
+        Body::Taken(_) => Ok(Words::Taken),
+        Body::Ready(_) => Ok(Words::Ready),
+        Body::Ended(Ended { how: Some(how) }) => Ok(match how {
             How::Done(_) => Words::Done,
             How::Early(_) => Words::Early,
             How::Failed(text) => Words::Failed(text),
             How::Panicked(text) => Words::Panicked(text),
         }),
-        // What only a master says, or a newer child.
-        Body::Welcome(_) | Body::ClusterReady(_) => None,
+        other => Err(Box::new(other)),
     }
 }

@@ -8,6 +8,7 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+mod outbox;
 mod restart;
 mod supervisor;
 mod tail;

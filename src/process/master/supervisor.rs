@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use super::{
-    child::{Child, Launch, Shared},
+    child::{Child, FromChild, Heard, Launch, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules},
     event::MasterEvent,
-    handle::{EVENTS, MasterHandle, Observe, StopRequest, start_observer},
+    handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -38,21 +38,21 @@ pub(super) struct Setup {
 }
 
 /// Runs the whole life of the cluster, on a current-thread runtime, so that all children have the
-/// thread as their parent. `stop` is the way to ask it to stop from outside.
+/// thread as their parent. `requests` are the two ends of the way to ask something of it.
 pub(super) async fn supervise(
     setup: Setup,
-    stop: (mpsc::UnboundedSender<StopRequest>, mpsc::UnboundedReceiver<StopRequest>),
+    requests: (Requests, mpsc::UnboundedReceiver<Request>),
 ) -> Result<()> {
-    let (stop_sender, stop_receiver) = stop;
+    let (asks, asked) = requests;
     let stop_timeout = setup.rules.stop_timeout;
     let no_signals = |error| Error::io("can't handle signals", &error);
     let deaths = signal(SignalKind::child()).map_err(no_signals)?;
     let mut signals = (Stops::new().map_err(no_signals)?, deaths);
-    let (events_sender, events) = mpsc::channel(QUEUE);
+    let (hears, heard) = mpsc::channel(QUEUE);
     let (tell, told) = broadcast::channel(EVENTS);
     let observer = match setup.observe {
         Some(observe) => {
-            let handle = MasterHandle::new(stop_sender.clone(), told, setup.shared.port);
+            let handle = MasterHandle::new(asks.clone(), told, setup.shared.port);
             let started = start_observer(observe, handle);
             Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
         }
@@ -63,10 +63,10 @@ pub(super) async fn supervise(
         launch: setup.launch,
         shared: setup.shared,
         children: BTreeMap::new(),
-        events: events_sender,
+        hears,
         tell,
     };
-    let verdict = supervisor.run(&mut signals, events, stop_receiver).await;
+    let verdict = supervisor.run(&mut signals, heard, asked).await;
     drop(supervisor);
     wait_for_observer(observer, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
@@ -81,13 +81,20 @@ async fn wait_for_observer(observer: Option<oneshot::Receiver<()>>, limit: Durat
     }
 }
 
+/// What a component of the master wants done.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// Say this to the process with this pid.
+    To(u32, Body),
+}
+
 struct Supervisor {
     dispatcher: Dispatcher,
     launch: Launch,
     shared: Shared,
-    /// Those that are not reaped yet.
-    children: BTreeMap<ProcessName, Child>,
-    events: mpsc::Sender<Event>,
+    /// Those that are not reaped yet, by pid: two processes can have one name for a while.
+    children: BTreeMap<u32, Child>,
+    hears: mpsc::Sender<Heard>,
     tell: broadcast::Sender<MasterEvent>,
 }
 
@@ -95,8 +102,8 @@ impl Supervisor {
     async fn run(
         &mut self,
         (stops, deaths): &mut (Stops, Signal),
-        mut events: mpsc::Receiver<Event>,
-        mut stop: mpsc::UnboundedReceiver<StopRequest>,
+        mut heard: mpsc::Receiver<Heard>,
+        mut asked: mpsc::UnboundedReceiver<Request>,
     ) -> Result<(), String> {
         let mut verdict = self.dispatch(Event::Begin);
         loop {
@@ -112,12 +119,20 @@ impl Supervisor {
                     Event::Stop(None)
                 }
                 // The sender lives in `supervise`.
-                Some(request) = stop.recv() => Event::Stop(request),
+                Some(request) = asked.recv() => match request {
+                    Request::Stop(error) => Event::Stop(error),
+                },
                 Some(()) = deaths.recv() => {
                     self.reap();
                     continue;
                 }
-                Some(event) = events.recv() => event,
+                Some(heard) = heard.recv() => match heard {
+                    Heard::Event(event) => event,
+                    Heard::Frame(frame) => {
+                        self.handle_frame(frame);
+                        continue;
+                    }
+                },
                 () = sleep_to(deadline) => Event::Tick,
             };
             verdict = self.dispatch(event);
@@ -134,17 +149,15 @@ impl Supervisor {
                     Action::Spawn { process, generation } => {
                         events.push_back(self.spawn(process, generation));
                     }
-                    Action::SayClusterReady { process } => {
-                        if let Some(child) = self.children.get(&process) {
-                            child.say(Body::ClusterReady(ClusterReady {}));
-                        }
+                    Action::SayClusterReady { pid } => {
+                        self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
-                    Action::Terminate { process, pid } => {
-                        self.signal(process, pid, Kill::TERM);
+                    Action::Terminate { pid } => {
+                        self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
-                        self.signal(process, pid, Kill::CONT);
+                        self.signal(pid, Kill::CONT);
                     }
-                    Action::Kill { process, pid } => self.signal(process, pid, Kill::KILL),
+                    Action::Kill { pid } => self.signal(pid, Kill::KILL),
                     Action::Tell(event) => {
                         log(&event);
                         // There may be no observer.
@@ -158,11 +171,11 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, process: ProcessName, generation: u32) -> Event {
-        let events = self.events.clone();
-        match Child::spawn(&self.launch, &self.shared, process, generation, events) {
+        let hears = self.hears.clone();
+        match Child::spawn(&self.launch, &self.shared, process, generation, hears) {
             Ok(child) => {
                 let pid = child.pid;
-                self.children.insert(process, child);
+                self.children.insert(pid, child);
                 Event::Spawned { process, pid }
             }
             Err(error) => Event::SpawnFailed { process, error: error.to_string() },
@@ -170,32 +183,48 @@ impl Supervisor {
     }
 
     /// Signals a child, unless it is gone: its number may be another's by now.
-    fn signal(&self, process: ProcessName, pid: u32, signal: Kill) {
-        if let Some(child) = self.children.get(&process).filter(|child| child.pid == pid) {
+    fn signal(&self, pid: u32, signal: Kill) {
+        if let Some(child) = self.children.get(&pid) {
             child.signal(signal);
+        }
+    }
+
+    /// Hands a frame to the component that it belongs to, and does what that wants.
+    fn handle_frame(&mut self, FromChild { process, pid, body }: FromChild) {
+        tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
+    }
+
+    /// Does what a component wants.
+    fn carry_out(&self, out: Out) {
+        match out {
+            Out::To(pid, body) => {
+                // One that is gone does not hear it, and need not.
+                let Some(child) = self.children.get(&pid) else { return };
+                if child.say(body).is_err() {
+                    tracing::warn!(process = %child.name, pid, "it does not read; a frame is lost");
+                }
+            }
         }
     }
 
     /// Looks which children are gone. One SIGCHLD may stand for several.
     fn reap(&mut self) {
-        let gone: Vec<_> = self
-            .children
-            .iter_mut()
-            .filter_map(|(process, child)| Some((*process, child.reap()?)))
-            .collect();
-        for (process, exit) in gone {
-            if let Some(child) = self.children.remove(&process) {
-                tokio::spawn(bury(child, process, exit, self.events.clone()));
+        let children = self.children.iter_mut();
+        let gone: Vec<_> =
+            children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
+        for (pid, exit) in gone {
+            if let Some(child) = self.children.remove(&pid) {
+                tokio::spawn(bury(child, exit, self.hears.clone()));
             }
         }
     }
 }
 
 /// Collects what a child that is gone said last, and then reports its death.
-async fn bury(mut child: Child, process: ProcessName, exit: Exit, events: mpsc::Sender<Event>) {
-    let pid = child.pid;
+async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
+    let (process, pid) = (child.name, child.pid);
     let last_words = async {
-        // It ends with the link, and then all that came by it is in `events`, before the death.
+        // It ends with the link, and then all that came by it is in `hears`, before the death.
         let _ = (&mut child.talk).await;
         if let Some(tail) = &mut child.tail {
             tail.ended().await;
@@ -206,7 +235,7 @@ async fn bury(mut child: Child, process: ProcessName, exit: Exit, events: mpsc::
     }
     let tail = child.tail.as_ref().map(|tail| tail.lines()).unwrap_or_default();
     // The master is gone only when no child is left.
-    let _ = events.send(Event::Exited { process, pid, exit, tail }).await;
+    let _ = hears.send(Heard::Event(Event::Exited { process, pid, exit, tail })).await;
 }
 
 async fn sleep_to(deadline: Option<Instant>) {

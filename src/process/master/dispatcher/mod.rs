@@ -71,16 +71,14 @@ pub(super) enum Action {
     },
     /// Tell this child that the cluster is ready.
     SayClusterReady {
-        process: ProcessName,
+        pid: u32,
     },
     /// SIGTERM to the child's process group.
     Terminate {
-        process: ProcessName,
         pid: u32,
     },
     /// SIGKILL to the child's process group.
     Kill {
-        process: ProcessName,
         pid: u32,
     },
     Tell(MasterEvent),
@@ -190,7 +188,7 @@ impl Dispatcher {
                 if let State::Starting { .. } = place.state {
                     place.state = State::Ready { pid, since: now };
                     self.tell(MasterEvent::Ready { process, pid });
-                    self.handle_ready(process);
+                    self.handle_ready(pid);
                 }
             }
             Words::Done => {}
@@ -206,7 +204,7 @@ impl Dispatcher {
         }
     }
 
-    fn handle_ready(&mut self, process: ProcessName) {
+    fn handle_ready(&mut self, pid: u32) {
         match self.phase {
             Phase::StartingAgent => {
                 self.phase = Phase::StartingWorkers;
@@ -217,7 +215,7 @@ impl Dispatcher {
             }
             Phase::StartingWorkers => self.check_all_ready(),
             // A replacement comes into a cluster that is ready.
-            Phase::Running => self.actions.push(Action::SayClusterReady { process }),
+            Phase::Running => self.actions.push(Action::SayClusterReady { pid }),
             Phase::StoppingWorkers | Phase::StoppingAgent | Phase::Finished => {}
         }
     }
@@ -228,8 +226,8 @@ impl Dispatcher {
         }
         self.phase = Phase::Running;
         self.tell(MasterEvent::ClusterReady { port: self.rules.port });
-        for place in &self.places {
-            self.actions.push(Action::SayClusterReady { process: place.process });
+        for pid in self.places.iter().filter_map(Place::pid) {
+            self.actions.push(Action::SayClusterReady { pid });
         }
     }
 
@@ -419,7 +417,7 @@ impl Dispatcher {
                 if hurried {
                     self.kill(process);
                 } else {
-                    self.actions.push(Action::Terminate { process, pid });
+                    self.actions.push(Action::Terminate { pid });
                 }
             }
             // It was asked before, and its time runs already.
@@ -432,7 +430,7 @@ impl Dispatcher {
         let place = self.place(process);
         if let State::Stopping { pid, since, .. } = place.state {
             place.state = State::Stopping { pid, kill_at: None, since };
-            self.actions.push(Action::Kill { process, pid });
+            self.actions.push(Action::Kill { pid });
         }
     }
 

@@ -58,9 +58,9 @@ impl Story {
                     spawns.push(process);
                     format!("spawn {process} {generation}")
                 }
-                Action::SayClusterReady { process } => format!("cluster-ready to {process}"),
-                Action::Terminate { process, pid } => self.signal("terminate", process, pid),
-                Action::Kill { process, pid } => self.signal("kill", process, pid),
+                Action::SayClusterReady { pid } => format!("cluster-ready to {}", self.name(pid)),
+                Action::Terminate { pid } => format!("terminate {}", self.name(pid)),
+                Action::Kill { pid } => format!("kill {}", self.name(pid)),
                 Action::Tell(_) => continue,
                 Action::Finish(outcome) => {
                     assert!(self.finished.is_none(), "it finishes once");
@@ -79,9 +79,9 @@ impl Story {
         }
     }
 
-    fn signal(&self, signal: &str, process: ProcessName, pid: u32) -> String {
-        assert_eq!(pid, self.pid(process), "only the current process is signalled");
-        format!("{signal} {process}")
+    /// Whose pid it is. Only the current process of a name has one here.
+    fn name(&self, pid: u32) -> ProcessName {
+        self.pids.iter().find(|(_, of)| *of == pid).unwrap().0
     }
 
     fn pid(&self, process: ProcessName) -> u32 {
