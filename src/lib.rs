@@ -74,6 +74,8 @@ mod options;
 #[cfg(all(unix, feature = "process"))]
 mod process;
 mod protocol;
+#[cfg(unix)]
+mod runtime_dir;
 mod server;
 mod spec;
 

@@ -30,6 +30,8 @@
 mod control;
 mod name;
 
+mod output;
+
 mod inherit;
 mod panics;
 mod place;

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, PipeReader},
     net::TcpListener,
     os::{
         fd::{AsFd, OwnedFd},
@@ -27,14 +27,27 @@ use crate::{
         control::{
             CLUSTER_LISTENER, Inbox, LinkError, Reader, VERSION, Writer, split, write_blocking,
         },
-        inherit::MASTER_VARIABLE,
+        inherit::{LAUNCHER_VARIABLE, MASTER_VARIABLE},
         name::{Exit, ProcessName},
+        output::{self, Logs, Sink},
     },
     protocol::{
         handshake::Token,
         pb::{AgentPlace, Ended, Welcome, WorkerPlace, control::Body, ended::How, welcome},
     },
 };
+
+/// Variables of the environment that are for the master alone: those of a service manager, and the
+/// one of a start in the background.
+const OF_THE_MASTER: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    LAUNCHER_VARIABLE,
+];
 
 /// How children are started.
 #[derive(Debug, Default)]
@@ -47,6 +60,9 @@ pub(super) struct Launch {
     pub(super) env: Vec<(OsString, OsString)>,
     /// Whether children write to the master's stderr themselves.
     pub(super) inherit_stderr: bool,
+    /// Where all that children write goes, with who wrote it. Without it their stderr goes to the
+    /// master's, and they have the master's stdout.
+    pub(super) logs: Option<Logs>,
     /// What runs as the agent in place of a function.
     pub(super) agent: Option<Program>,
     /// What runs as each worker in place of a function.
@@ -71,7 +87,7 @@ pub(super) struct Child {
     outbox: Outbox,
     /// Ends with the link.
     pub(super) talk: JoinHandle<()>,
-    pub(super) tail: Option<Tail>,
+    pub(super) tail: Tail,
 }
 
 impl Child {
@@ -85,12 +101,6 @@ impl Child {
         heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let (tail, stderr) = if launch.inherit_stderr {
-            (None, Stdio::inherit())
-        } else {
-            let (tail, writer) = Tail::new()?;
-            (Some(tail), Stdio::from(writer))
-        };
         let foreign = launch.foreign(name);
         let ready_after = foreign.and_then(|program| program.ready_after);
         let mut command = match foreign {
@@ -98,18 +108,24 @@ impl Child {
             None => launch.command()?,
         };
         launch.prepare(&mut command, foreign);
-        command.stdin(OwnedFd::from(theirs)).stderr(stderr).process_group(0);
-        if ready_after.is_some() {
-            // It would take the link for its input.
-            command.stdin(Stdio::null());
-        }
+        // One that knows nothing of the link would take it for its input.
+        let stdin =
+            ready_after.map_or_else(|| Stdio::from(OwnedFd::from(theirs)), |_| Stdio::null());
+        command.stdin(stdin).process_group(0);
+        let copied = launch.copied(&mut command)?;
         let process = command.spawn().map_err(|error| {
             let program = Path::new(command.get_program()).display();
             io::Error::new(error.kind(), format!("{program}: {error}"))
         })?;
-        // The command holds the child's ends of link and pipe; they must not outlive it here.
+        // The command holds the child's ends of link and pipes; they must not outlive it here.
         drop(command);
+        let pid = process.id();
         let mut orphan = KillOnDrop(Some(process));
+        let mut tail = Tail::default();
+        for (stream, onward) in copied {
+            let tag = launch.logs.is_some().then(|| output::tag(name, pid));
+            tail.follow(stream, onward, tag)?;
+        }
 
         // One that knows nothing of the link has closed its end already.
         let welcome = Body::Welcome(shared.welcome(name, generation));
@@ -124,7 +140,6 @@ impl Child {
         let link = split(ours, Inbox::default())?;
         let (outbox, outgoing) = outbox();
         let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
-        let pid = process.id();
         let talk = match ready_after {
             Some(time) => tokio::spawn(speak_for(time, name, pid, heard)),
             None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
@@ -217,6 +232,27 @@ impl Launch {
         let own = foreign.into_iter().flat_map(Program::variables);
         command.envs(self.env.iter().chain(own).map(|(key, value)| (key, value)));
         command.env(MASTER_VARIABLE, process::id().to_string());
+        // What a service manager told the master is not for its children.
+        for variable in OF_THE_MASTER {
+            command.env_remove(variable);
+        }
+    }
+
+    /// Gives the child pipes for what is to be copied, and says where it is to be copied to.
+    fn copied(&self, command: &mut Command) -> io::Result<Vec<(PipeReader, Sink)>> {
+        let mut copied = Vec::new();
+        if self.inherit_stderr {
+            return Ok(copied);
+        }
+        let (reader, writer) = io::pipe()?;
+        command.stderr(writer);
+        copied.push((reader, self.logs.as_ref().map_or(Sink::Stderr, |logs| logs.stderr.clone())));
+        if let Some(logs) = &self.logs {
+            let (reader, writer) = io::pipe()?;
+            command.stdout(writer);
+            copied.push((reader, logs.stdout.clone()));
+        }
+        Ok(copied)
     }
 }
 

@@ -292,14 +292,12 @@ async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
     let last_words = async {
         // It ends with the link, and then all that came by it is in `hears`, before the death.
         let _ = (&mut child.talk).await;
-        if let Some(tail) = &mut child.tail {
-            tail.ended().await;
-        }
+        child.tail.ended().await;
     };
     if timeout(LAST_WORDS, last_words).await.is_err() {
         child.talk.abort();
     }
-    let tail = child.tail.as_ref().map(|tail| tail.lines()).unwrap_or_default();
+    let tail = child.tail.lines();
     // The master is gone only when no child is left.
     let _ = hears.send(Heard::Event(Event::Exited { process, pid, exit, tail })).await;
 }
