@@ -70,9 +70,13 @@ fn describe(keys: &Keys) -> MasterBuilder {
     let millis = |key: &str| number(key).map(Duration::from_millis);
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
-        .env("FIXTURE_ENV", "from the master")
-        .agent(agent)
-        .worker(worker);
+        .env("FIXTURE_ENV", "from the master");
+    if !keys.contains_key("agent_program") {
+        cluster = cluster.agent(agent);
+    }
+    if !keys.contains_key("worker_program") {
+        cluster = cluster.worker(worker);
+    }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
     }
