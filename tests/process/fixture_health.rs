@@ -8,11 +8,12 @@
 //! Behaviours after ready: `block:MS` blocks the whole runtime for that long, `compute` keeps it
 //! busy and yields, `panics:N` has N tasks panic, `thread_panic` and `caught_panic` one that is no
 //! task's, `daemon` starts one that leaves the group and the session and has another parent by then,
-//! `stubborn_daemon` one that ignores SIGTERM too.
+//! `stubborn_daemon` one that ignores SIGTERM too; `exit:CODE`, `abort` and `panic_later` end it.
+//! After the stop: `end_fails` and `end_panics`.
 
 use std::{process::Command, thread, time::Duration};
 
-use cluster_client::{Liveness, MasterBuilder, Program, Remedy};
+use cluster_client::{Error, ErrorKind, Liveness, MasterBuilder, Program, Remedy, Result};
 
 use crate::fixture::{Keys, millis_of, say};
 
@@ -98,11 +99,23 @@ pub(crate) async fn after_ready(name: &str, behaviour: &str) {
             std::panic::catch_unwind(|| panic!("the function catches its own")).unwrap_err();
             say(name, "caught its panic");
         }
+        ("exit", code) => std::process::exit(code.parse().unwrap()),
+        ("abort", _) => std::process::abort(),
+        ("panic_later", _) => panic!("the fixture panics later"),
         ("daemon", _) => start_daemon("exec sleep 1000"),
         ("stubborn_daemon", _) => {
             start_daemon("trap '' TERM; sleep 1000 & while :; do sleep 1000; done");
         }
         _ => {}
+    }
+}
+
+/// How the clean-up goes.
+pub(crate) fn end(behaviour: &str) -> Result<()> {
+    match behaviour {
+        "end_fails" => Err(Error::new(ErrorKind::Io, "the clean-up of the fixture failed")),
+        "end_panics" => panic!("the clean-up of the fixture panics"),
+        _ => Ok(()),
     }
 }
 
