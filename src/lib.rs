@@ -84,8 +84,8 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle, ProcessName,
-    Worker,
+    Agent, AwaitReceipt, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
+    Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Receipt, Sent, Worker,
 };
 pub use crate::{
     cluster::{

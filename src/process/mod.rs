@@ -33,6 +33,7 @@ mod name;
 mod output;
 
 mod inherit;
+mod messenger;
 mod place;
 
 mod joining;
@@ -48,6 +49,7 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
+    messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},
     worker::Worker,
 };

@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    messenger::Hub,
     name::{Exit, ProcessName},
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
+    pub(super) hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
@@ -88,6 +90,9 @@ impl Place {
         if name == ProcessName::Agent && listener.is_none() {
             return Err(malformed("no cluster listener"));
         }
+        let hub = Hub::new();
+        // Nobody else knows the hub yet; what it does not know of is no peers.
+        hub.hear(Body::Peers(welcome.peers.unwrap_or_default()));
         let (stop_sender, stop) = watch::channel(false);
         let (cluster_ready_sender, cluster_ready) = watch::channel(false);
         let (say, sayings) = mpsc::unbounded_channel();
@@ -98,6 +103,7 @@ impl Place {
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
+            hub: Arc::clone(&hub),
             stop,
             cluster_ready,
             said_ready: AtomicBool::new(false),
@@ -111,6 +117,7 @@ impl Place {
                 writer,
                 sigterm,
                 sayings,
+                hub,
                 stop: stop_sender,
                 cluster_ready: cluster_ready_sender,
             })
@@ -191,21 +198,26 @@ struct Control {
     writer: Writer,
     sigterm: Signal,
     sayings: mpsc::UnboundedReceiver<Say>,
+    hub: Arc<Hub>,
     stop: watch::Sender<bool>,
     cluster_ready: watch::Sender<bool>,
 }
 
 impl Control {
     async fn run(self) {
-        let Self { mut reader, writer, mut sigterm, sayings, stop, cluster_ready } = self;
+        let Self { mut reader, writer, mut sigterm, sayings, hub, stop, cluster_ready } = self;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
-        tokio::spawn(write(writer, sayings));
+        tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
         loop {
             tokio::select! {
                 frame = reader.read() => match frame {
-                    Ok(Body::ClusterReady(_)) => drop(cluster_ready.send_replace(true)),
-                    // What a newer master may say to a program that does not know it.
-                    Ok(_) => {}
+                    Ok(Body::ClusterReady(_)) => {
+                        hub.open();
+                        cluster_ready.send_replace(true);
+                    }
+                    // What is left is what a newer master may say to a program that does not
+                    // know it.
+                    Ok(body) => drop(hub.hear(body)),
                     Err(_) => lose_master(),
                 },
                 Some(()) = sigterm.recv() => drop(stop.send_replace(true)),
@@ -214,13 +226,30 @@ impl Control {
     }
 }
 
-async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>) {
-    while let Some(Say { body, written }) = sayings.recv().await {
-        if writer.write(body).await.is_err() {
-            lose_master();
+async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>, hub: Arc<Hub>) {
+    loop {
+        let Say { body, written } = tokio::select! {
+            message = hub.next() => {
+                write_or_lose(&mut writer, message).await;
+                continue;
+            }
+            Some(say) = sayings.recv() => say,
+        };
+        // The last words come after the last messages. The hub is closed by now.
+        if matches!(body, Body::Ended(_)) {
+            while let Some(message) = hub.take() {
+                write_or_lose(&mut writer, message).await;
+            }
         }
+        write_or_lose(&mut writer, body).await;
         // Nobody may wait for it any more.
         let _ = written.send(());
+    }
+}
+
+async fn write_or_lose(writer: &mut Writer, body: Body) {
+    if writer.write(body).await.is_err() {
+        lose_master();
     }
 }
 

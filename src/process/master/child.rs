@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     dispatcher::{Event, Words},
-    outbox::{Outbox, Outgoing, outbox},
+    outbox::{Outbox, Outgoing, Room, outbox},
     tail::Tail,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Ended, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{AgentPlace, Ended, Peers, Welcome, WorkerPlace, control::Body, ended::How, welcome},
     },
 };
 
@@ -92,6 +92,7 @@ impl Child {
         shared: &Shared,
         name: ProcessName,
         generation: u32,
+        peers: Peers,
         heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
@@ -109,7 +110,7 @@ impl Child {
             tail.follow(stream, onward, tag)?;
         }
 
-        let welcome = Body::Welcome(shared.welcome(name, generation));
+        let welcome = Body::Welcome(shared.welcome(name, generation, peers));
         let fds = [shared.listener.as_fd()];
         let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
         // The socket is empty, so this does not block. A child that is gone already is noticed by
@@ -234,7 +235,7 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 impl Shared {
-    fn welcome(&self, name: ProcessName, generation: u32) -> Welcome {
+    fn welcome(&self, name: ProcessName, generation: u32, peers: Peers) -> Welcome {
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
                 let place = WorkerPlace { index, count: self.workers };
@@ -251,6 +252,7 @@ impl Shared {
             port: self.port.into(),
             token: self.token.secret().to_vec().into(),
             listeners,
+            peers: Some(peers),
         }
     }
 }
@@ -280,8 +282,9 @@ async fn talk(
     pid: u32,
     heard: mpsc::Sender<Heard>,
 ) {
+    let room = outgoing.room();
     let why = tokio::select! {
-        why = listen(reader, process, pid, heard) => why,
+        why = listen(reader, room, process, pid, heard) => why,
         why = speak(writer, outgoing) => why,
     };
     match why {
@@ -294,11 +297,14 @@ async fn talk(
 
 async fn listen(
     mut reader: Reader,
+    room: Room,
     process: ProcessName,
     pid: u32,
     heard: mpsc::Sender<Heard>,
 ) -> LinkError {
     loop {
+        // One that sends and does not read what it gets back is not read either.
+        room.wait().await;
         let said = match reader.read().await {
             Ok(body) => match words(body) {
                 Ok(words) => Heard::Event(Event::Said { process, pid, words }),
@@ -316,8 +322,9 @@ async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
     while let Some(body) = outgoing.next().await {
         match writer.write(body).await {
             Ok(()) => {}
-            // What the child said last may still be in the socket.
-            Err(LinkError::Gone) => break,
+            // What the child said last may still be in the socket, and what is said to it now makes
+            // room for nobody's sake but that of those who wait for room.
+            Err(LinkError::Gone) => while outgoing.next().await.is_some() {},
             Err(error) => return error,
         }
     }

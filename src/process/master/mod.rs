@@ -10,6 +10,7 @@ mod event;
 mod handle;
 mod outbox;
 mod restart;
+mod router;
 mod supervisor;
 mod tail;
 
