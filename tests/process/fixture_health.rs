@@ -1,7 +1,7 @@
 //! What the fixture can do about liveness, panics, orphans and programs of another kind.
 //!
 //! Keys of the master: `frozen_ms`, `blocked_ms` (limits), `remedy=report|replace` (for both),
-//! `spare` (who is debugged), `liveness=off`; `agent_program`, `worker_program` (`python` runs
+//! `spare` (who is debugged), `liveness=off`; `on_panic=report` (workers); `agent_program`, `worker_program` (`python` runs
 //! `foreign.py` with the behaviour after it, as `python:die`; anything else is a path, with
 //! `program_args=A,B`), `ready_after_ms`.
 //!
@@ -39,6 +39,9 @@ pub(crate) fn describe(mut cluster: MasterBuilder, keys: &Keys) -> MasterBuilder
     }
     if let Some(program) = keys.get("worker_program") {
         cluster = cluster.worker_command(foreign(program, keys));
+    }
+    if keys.get("on_panic").is_some_and(|remedy| remedy == "report") {
+        cluster = cluster.on_worker_panic(Remedy::Report);
     }
     cluster.liveness(liveness)
 }
