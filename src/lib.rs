@@ -74,6 +74,8 @@ mod options;
 #[cfg(all(unix, feature = "process"))]
 mod process;
 mod protocol;
+#[cfg(unix)]
+mod runtime_dir;
 mod server;
 mod spec;
 
@@ -82,8 +84,9 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle, ProcessName,
-    Worker,
+    Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
+    MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
+    Remedy, Sent, Unresponsive, Worker,
 };
 pub use crate::{
     cluster::{

@@ -1,6 +1,6 @@
 //! The handle that the master gives to its observer.
 
-use std::{pin::Pin, thread};
+use std::{pin::Pin, sync::Arc, thread};
 
 use tokio::{
     runtime,
@@ -8,32 +8,52 @@ use tokio::{
 };
 
 use super::event::MasterEvent;
+use crate::process::messenger::{Hub, Messenger};
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
 
-/// What an observer asks of the master: to stop, with an error where that is the reason.
-pub(super) type StopRequest = Option<String>;
+/// What is asked of the master from outside of it.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To stop, with an error where that is the reason; a second one hurries it.
+    Stop(Option<String>),
+}
+
+/// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by
+/// its waiters.
+pub(super) type Requests = mpsc::UnboundedSender<Request>;
 
 /// The function given to [`MasterBuilder::observe`](super::MasterBuilder::observe).
 pub(super) type Observe = Box<dyn FnOnce(MasterHandle) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 /// Shows what happens to the cluster, and can stop it. It exists in the master process alone; see
-/// [`MasterBuilder::observe`](super::MasterBuilder::observe).
+/// [`MasterBuilder::observe`](super::MasterBuilder::observe). A clone asks the same master; its
+/// events start with the next one.
 #[derive(Debug)]
 pub struct MasterHandle {
-    stop: mpsc::UnboundedSender<StopRequest>,
+    requests: Requests,
     events: broadcast::Receiver<MasterEvent>,
+    hub: Arc<Hub>,
     port: u16,
+}
+
+impl Clone for MasterHandle {
+    fn clone(&self) -> Self {
+        let events = self.events.resubscribe();
+        let (requests, hub) = (self.requests.clone(), Arc::clone(&self.hub));
+        Self { requests, events, hub, port: self.port }
+    }
 }
 
 impl MasterHandle {
     pub(super) fn new(
-        stop: mpsc::UnboundedSender<StopRequest>,
+        requests: Requests,
         events: broadcast::Receiver<MasterEvent>,
+        hub: Arc<Hub>,
         port: u16,
     ) -> Self {
-        Self { stop, events, port }
+        Self { requests, events, hub, port }
     }
 
     /// Waits for the next event. `None` after the last process is gone. An observer that is more
@@ -58,13 +78,19 @@ impl MasterHandle {
     /// does.
     pub fn stop(&self) {
         // A master that is gone has stopped.
-        let _ = self.stop.send(None);
+        let _ = self.requests.send(Request::Stop(None));
     }
 
     /// Starts the ordered stop, after which the master fails with this error.
     pub fn fail(&self, error: impl Into<String>) {
         // As above.
-        let _ = self.stop.send(Some(error.into()));
+        let _ = self.requests.send(Request::Stop(Some(error.into())));
+    }
+
+    /// Sends messages to agent and workers, and gets what they send to the master's pid.
+    #[must_use]
+    pub fn messenger(&self) -> Messenger {
+        Messenger::new(Arc::clone(&self.hub))
     }
 
     /// The cluster port, on `127.0.0.1`.
@@ -81,7 +107,7 @@ pub(super) fn start_observer(
     handle: MasterHandle,
 ) -> std::io::Result<oneshot::Receiver<()>> {
     let (ends, ended) = oneshot::channel::<()>();
-    let fail = FailOnPanic(handle.stop.clone());
+    let fail = FailOnPanic(handle.requests.clone());
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("cluster-observer".into()).spawn(move || {
         let _ends = ends;
@@ -92,12 +118,12 @@ pub(super) fn start_observer(
 }
 
 /// A panic of the observer is the end of the cluster: whoever was to stop it is gone.
-struct FailOnPanic(mpsc::UnboundedSender<StopRequest>);
+struct FailOnPanic(Requests);
 
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(Some("the observer panicked".into()));
+            let _ = self.0.send(Request::Stop(Some("the observer panicked".into())));
         }
     }
 }

@@ -8,10 +8,18 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+mod liveness;
+mod orphans;
+mod outbox;
+mod proc;
+mod program;
 mod restart;
+mod router;
 mod supervisor;
 mod tail;
 
 pub use builder::{Master, MasterBuilder};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;
+pub use liveness::{Liveness, Remedy, Unresponsive};
+pub use program::Program;
