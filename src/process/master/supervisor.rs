@@ -20,7 +20,7 @@ use super::{
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Verdict},
+    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
     orphans::Orphans,
     panics::Panics,
     proc::is_debugged,
@@ -286,8 +286,16 @@ impl Supervisor {
         match verdict {
             Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
             Verdict::Hangs(pid, how, remedy) => {
-                self.tell(MasterEvent::Unresponsive { process: name(pid)?, pid, how, remedy });
-                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
+                let process = name(pid)?;
+                self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
+                return match (remedy, how, process) {
+                    (Remedy::Report, ..) => None,
+                    // It may still serve somebody. A second agent can't be there beside the first.
+                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
+                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
+                    }
+                    _ => Some(Event::Hangs { pid, how }),
+                };
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
