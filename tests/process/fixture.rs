@@ -15,6 +15,8 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
+//! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
+//!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
 use std::{
@@ -26,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use crate::talk;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
     Options, Result, Worker, cluster_client,
@@ -50,7 +53,7 @@ pub(crate) fn main() -> ExitCode {
     cluster.main()
 }
 
-fn keys() -> HashMap<String, String> {
+pub(crate) fn keys() -> HashMap<String, String> {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
@@ -81,18 +84,24 @@ fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
+    if keys.contains_key("messenger") {
+        cluster = cluster.agent(talk::agent).worker(talk::worker);
+    }
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
 
 /// One line, in one write, so that lines of several processes do not mix.
-fn say(name: &str, what: &str) {
+pub(crate) fn say(name: &str, what: &str) {
     let line = format!("{name} {} {what}\n", std::process::id());
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
+    if let Some(scene) = keys().remove("messenger") {
+        tokio::spawn(talk::master(handle.messenger(), scene));
+    }
     while let Some(event) = handle.next_event().await {
         match event {
             MasterEvent::Started { process, pid, generation, .. } => {

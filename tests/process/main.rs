@@ -13,6 +13,8 @@ mod identity;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod messenger;
+#[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]
 mod start;
@@ -20,6 +22,8 @@ mod start;
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -39,7 +43,9 @@ fn main() -> std::process::ExitCode {
             Ok(())
         })
     };
-    let tests = [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS].concat();
+    let tests =
+        [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS, messenger::TESTS]
+            .concat();
     let trials = tests.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
