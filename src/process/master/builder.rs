@@ -526,15 +526,4 @@ mod tests {
         let shown = format!("{:?}", whole().env("PASSWORD", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
     }
-
-    #[test]
-    fn the_port_takes_more_connections_than_a_host_has_workers() {
-        let listener = bind().unwrap();
-        let address = listener.local_addr().unwrap();
-        // Nobody accepts. The standard library's backlog of 128 would block here.
-        let limit = Duration::from_secs(2);
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
-        let waiting: Vec<_> = (0..400).map(connect).collect();
-        assert_eq!(waiting.len(), 400);
-    }
 }

@@ -102,6 +102,8 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr
 
 #[cfg(test)]
 mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
     use super::*;
 
     fn wanted(pairs: &[(&str, &str)]) -> Vec<Wanted> {
@@ -146,5 +148,15 @@ mod tests {
     fn a_host_name_is_resolved() {
         let bound = bind(&wanted(&[("http", "localhost:0")])).unwrap();
         assert!(bound[0].address.ip().is_loopback() && bound[0].address.port() > 0);
+    }
+
+    #[test]
+    fn a_port_takes_more_connections_than_a_host_has_workers() {
+        let (_listener, address) = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        // Nobody accepts. The standard library's backlog of 128 would block here.
+        let limit = Duration::from_secs(2);
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
+        let waiting: Vec<_> = (0..400).map(connect).collect();
+        assert_eq!(waiting.len(), 400);
     }
 }
