@@ -8,7 +8,7 @@
 //! `fail`, `panic`, `hang`, `die` before ready; `slow:MS` is ready late; `bind:PORT` fails
 //! where the port is taken; after ready: `early` returns, `deaf`
 //! never returns, `busy` blocks its whole runtime,
-//! `hook:MS` cleans up for that long, `family` starts processes of its own,
+//! `hook:MS` cleans up for that long, `family` starts processes of its own, `family_panic` panics then,
 //! `escape` starts one that leaves the process group
 //! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
 //! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
@@ -16,6 +16,7 @@
 //! channel and publishes its name there.
 //!
 //! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
+//! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
@@ -28,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+use crate::talk;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
     Options, Result, Worker, cluster_client,
@@ -57,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
     cluster.main()
 }
 
-fn keys() -> Keys {
+pub(crate) fn keys() -> Keys {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
@@ -92,8 +94,11 @@ fn describe(keys: &Keys) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
-    let cluster = fixture_health::describe(cluster, keys);
-    let cluster = fixture_listen::describe(cluster, keys);
+    if keys.contains_key("messenger") {
+        cluster = cluster.agent(talk::agent).worker(talk::worker);
+    }
+    cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
@@ -107,6 +112,9 @@ pub(crate) fn say(name: &str, what: &str) {
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
     fixture_listen::observe(&handle, &keys());
+    if let Some(scene) = keys().remove("messenger") {
+        tokio::spawn(talk::master(handle.messenger(), scene));
+    }
     while let Some(event) = handle.next_event().await {
         match event {
             MasterEvent::Started { process, pid, generation, .. } => {
@@ -211,7 +219,7 @@ async fn agent(agent: Agent) -> Result<()> {
     after_ready("agent", &behaviour).await;
     agent.shutdown().await;
     finish("agent", &behaviour).await;
-    Ok(())
+    fixture_health::end(&behaviour)
 }
 
 async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -242,7 +250,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
     finish(&name, &behaviour).await;
-    Ok(())
+    Ok(fixture_health::end(&behaviour)?)
 }
 
 /// The behaviour under the first of these keys that was given.
@@ -291,6 +299,10 @@ async fn after_ready(name: &str, behaviour: &str) {
             }
         }
         "family" => start_family(name),
+        "family_panic" => {
+            start_family(name);
+            panic!("the fixture panics with a family");
+        }
         "escape" => {
             let mut escaped = Command::new("setsid");
             escaped.args(["sleep", "3"]).stdout(Stdio::null());

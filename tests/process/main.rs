@@ -7,6 +7,8 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod endings;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
@@ -23,6 +25,8 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod messenger;
+#[cfg(target_os = "linux")]
 mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
@@ -34,6 +38,8 @@ mod start;
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -59,11 +65,13 @@ fn main() -> std::process::ExitCode {
         restart::TESTS,
         loss::TESTS,
         identity::TESTS,
+        messenger::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
         listen::TESTS,
+        endings::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();
