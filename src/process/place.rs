@@ -56,6 +56,8 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
+    /// The listening sockets of the application by name, in a worker.
+    pub(super) listeners: Vec<(String, TcpListener)>,
     pub(super) hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
@@ -84,11 +86,13 @@ impl Place {
             Some(welcome::Place::Worker(place)) => (ProcessName::Worker(place.index), place.count),
             None => return Err(malformed("no place")),
         };
-        let mut listener = None;
+        let (mut listener, mut listeners) = (None, Vec::new());
         for listens in &welcome.listeners {
             let fd = inbox.take_fd().ok_or_else(|| malformed("too few descriptors"))?;
             if listens == CLUSTER_LISTENER {
                 listener = Some(TcpListener::from(fd));
+            } else {
+                listeners.push((listens.clone(), TcpListener::from(fd)));
             }
         }
         if name == ProcessName::Agent && listener.is_none() {
@@ -109,6 +113,7 @@ impl Place {
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
+            listeners,
             hub: Arc::clone(&hub),
             stop,
             cluster_ready,

@@ -8,6 +8,7 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+mod listen;
 mod liveness;
 mod orphans;
 mod outbox;

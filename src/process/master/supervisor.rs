@@ -69,7 +69,9 @@ pub(super) async fn supervise(
     let observer = match setup.observe {
         Some(observe) => {
             let port = setup.shared.port;
-            let handle = MasterHandle::new(asks.clone(), told, Arc::clone(&hub), port);
+            let listening = &setup.shared.listening;
+            let listening = listening.iter().map(|one| (one.name.clone(), one.address)).collect();
+            let handle = MasterHandle::new(asks.clone(), told, Arc::clone(&hub), port, listening);
             let started = start_observer(observe, handle);
             Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
         }
