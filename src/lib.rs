@@ -84,8 +84,9 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, AwaitReceipt, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
-    Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Receipt, Sent, Worker,
+    Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
+    MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
+    Remedy, Sent, Unresponsive, Worker,
 };
 pub use crate::{
     cluster::{

@@ -34,6 +34,7 @@ mod output;
 
 mod inherit;
 mod messenger;
+mod panics;
 mod place;
 
 mod joining;
@@ -48,7 +49,10 @@ mod master;
 pub use self::{
     agent::Agent,
     joining::Joining,
-    master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
+    master::{
+        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
+        Unresponsive,
+    },
     messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},
     worker::Worker,

@@ -17,9 +17,12 @@ use tokio::{
 
 use super::{
     child::{Child, FromChild, Heard, Launch, Shared},
-    dispatcher::{Action, Dispatcher, Event, Rules},
+    dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
+    liveness::{Judge, Liveness, Remedy, Verdict},
+    orphans::Orphans,
+    proc::is_debugged,
     router::{Router, ToPid},
 };
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
         messenger::{Hub, Peer},
         name::{Exit, ProcessName},
     },
-    protocol::pb::{ClusterReady, control::Body},
+    protocol::pb::{ClusterReady, Panicked, control::Body},
 };
 
 /// How long the last words and lines of a child that is gone are waited for. They are there already
@@ -43,6 +46,7 @@ pub(super) struct Setup {
     pub(super) rules: Rules,
     pub(super) launch: Launch,
     pub(super) shared: Shared,
+    pub(super) liveness: Liveness,
     pub(super) observe: Option<Observe>,
 }
 
@@ -77,9 +81,15 @@ pub(super) async fn supervise(
         router: Router::new(std::process::id(), fastrand::Rng::new()),
         hub: Arc::clone(&hub),
         hears,
+        judge: Judge::new(setup.liveness),
+        orphans: Orphans::adopt(),
         tell,
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
+    let hurry = async {
+        signals.0.recv().await;
+    };
+    supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
     hub.close();
     wait_for_observer(observer, stop_timeout).await;
@@ -112,6 +122,8 @@ struct Supervisor {
     /// The messenger of the program around the master, which the router has for one process more.
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
+    judge: Judge,
+    orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
 
@@ -127,15 +139,15 @@ impl Supervisor {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadlines = [self.dispatcher.next_deadline(), self.router.next_deadline()];
+            let deadlines = [
+                self.dispatcher.next_deadline(),
+                self.judge.next_deadline(),
+                self.router.next_deadline(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
-            // Time must not wait behind what children say without end.
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                verdict = self.tick();
-                continue;
-            }
+            let is_due = deadline.is_some_and(|deadline| deadline <= Instant::now());
             let event = tokio::select! {
-                // A signal must not wait behind what children say.
+                // Neither signals nor time must wait behind what children say without end.
                 biased;
                 signal = stops.recv() => {
                     tracing::info!("got {signal}");
@@ -149,24 +161,34 @@ impl Supervisor {
                     self.reap();
                     continue;
                 }
-                heard = next_heard(&mut heard, &self.hub) => match heard {
+                heard = next_heard(&mut heard, &self.hub), if !is_due => match heard {
                     Heard::Event(event) => event,
                     Heard::Frame(frame) => {
                         self.handle_frame(frame);
                         continue;
                     }
                 },
-                () = sleep_to(deadline) => continue,
+                () = sleep_to(deadline) => Event::Tick,
             };
-            verdict = self.dispatch(event);
+            let hangs = match event {
+                Event::Tick => self.tick(),
+                _ => Vec::new(),
+            };
+            verdict = std::iter::once(event).chain(hangs).find_map(|event| self.dispatch(event));
         }
     }
 
-    /// Does what is due.
-    fn tick(&mut self) -> Option<Result<(), String>> {
+    /// Does what is due. Gives what the dispatcher has to know of it.
+    fn tick(&mut self) -> Vec<Event> {
         let frames = self.router.handle_tick(Instant::now());
         self.say(frames);
-        self.dispatch(Event::Tick)
+        self.judge()
+    }
+
+    /// Asks and judges those whose time has come.
+    fn judge(&mut self) -> Vec<Event> {
+        let verdicts = self.judge.handle_tick(Instant::now(), is_debugged);
+        verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict)).collect()
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -174,6 +196,9 @@ impl Supervisor {
         let mut events = VecDeque::from([event]);
         let mut verdict = None;
         while let Some(event) = events.pop_front() {
+            if let Event::Said { pid, words: Words::Taken { answers_pings: true }, .. } = event {
+                self.judge.take(pid);
+            }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
                     Action::Spawn { process, generation } => {
@@ -183,6 +208,7 @@ impl Supervisor {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
                     Action::Terminate { pid } => {
+                        self.judge.forget(pid);
                         let frames = self.router.on_leaving(pid);
                         self.say(frames);
                         self.signal(pid, Kill::TERM);
@@ -191,14 +217,16 @@ impl Supervisor {
                     }
                     Action::Kill { pid } => self.signal(pid, Kill::KILL),
                     Action::Tell(event) => {
-                        log(&event);
-                        if let MasterEvent::ClusterReady { .. } = event {
-                            self.hub.open();
+                        match event {
+                            MasterEvent::Ready { pid, .. } => {
+                                self.judge.watch(Instant::now(), pid);
+                            }
+                            MasterEvent::ClusterReady { .. } => self.hub.open(),
+                            _ => {}
                         }
                         let frames = self.router.on_event(&event);
                         self.say(frames);
-                        // There may be no observer.
-                        let _ = self.tell.send(event);
+                        self.tell(event);
                     }
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
@@ -234,6 +262,15 @@ impl Supervisor {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
+            Body::Pong(pong) => {
+                let verdict = self.judge.handle_pong(Instant::now(), pid, pong);
+                // An answer never ends anything.
+                let _ = verdict.and_then(|verdict| self.carry_out_verdict(verdict));
+            }
+            Body::Panicked(panicked) => {
+                let Panicked { count, message } = panicked;
+                self.tell(MasterEvent::Panicked { process, pid, count, message });
+            }
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
@@ -246,23 +283,51 @@ impl Supervisor {
         }
     }
 
+    /// Does what the judge wants; gives the event where the dispatcher has a part in it.
+    fn carry_out_verdict(&mut self, verdict: Verdict) -> Option<Event> {
+        let name = |pid| self.children.get(&pid).map(|child| child.name);
+        match verdict {
+            Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
+            Verdict::Hangs(pid, how, remedy) => {
+                self.tell(MasterEvent::Unresponsive { process: name(pid)?, pid, how, remedy });
+                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
+            }
+            Verdict::Answers(pid) => {
+                self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
+            }
+        }
+        None
+    }
+
+    /// Tells the log and whoever listens.
+    fn tell(&self, event: MasterEvent) {
+        log(&event);
+        // There may be no observer.
+        let _ = self.tell.send(event);
+    }
+
     /// Does what a component wants.
     fn carry_out(&mut self, out: Out) {
         match out {
             Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
             Out::To(pid, body) => {
-                // One that is gone does not hear it, and need not.
-                let Some(child) = self.children.get(&pid) else { return };
-                match child.say(body).map_err(|body| *body) {
-                    Ok(()) => {}
-                    Err(Body::DeliverMessage(message)) => {
-                        let receipt = self.router.on_no_room(pid, &message);
+                let child = self.children.get(&pid).filter(|child| child.listens());
+                let unsaid = match child {
+                    Some(child) => child.say(body).map_err(|body| *body),
+                    // One that is gone does not hear it, and need not; its sender must know.
+                    None => Err(body),
+                };
+                match (unsaid, child) {
+                    (Ok(()), _) => {}
+                    (Err(Body::DeliverMessage(message)), child) => {
+                        let is_full = child.is_some();
+                        let receipt = self.router.on_undelivered(pid, &message, is_full);
                         self.say(receipt);
                     }
-                    Err(_) => {
-                        let process = child.name;
-                        tracing::warn!(%process, pid, "it does not read; a frame is lost");
+                    (Err(_), Some(Child { name, .. })) => {
+                        tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
                     }
+                    (Err(_), None) => {}
                 }
             }
         }
@@ -274,10 +339,12 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
+            self.judge.forget(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }
         }
+        self.orphans.reap(|pid| self.children.contains_key(&pid));
     }
 }
 
@@ -355,6 +422,16 @@ fn log(event: &MasterEvent) {
             Some(pause) => tracing::error!("{death}; starting it again in {pause:?}"),
             None => tracing::error!("{death}"),
         },
+        MasterEvent::Unresponsive { process, pid, how, remedy } => match remedy {
+            Remedy::Report => tracing::error!(pid, "{process} is {how}; it is left alone"),
+            Remedy::Replace => tracing::error!(pid, "{process} is {how}; it is replaced"),
+        },
+        MasterEvent::Responsive { process, pid } => {
+            tracing::info!(pid, "{process} answers again");
+        }
+        MasterEvent::Panicked { process, pid, count, message } => {
+            tracing::error!(pid, count, "{process} goes on after a panic: {message}");
+        }
         MasterEvent::Stopping => tracing::info!("stopping"),
         MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
             tracing::info!(pid, "{process} stopped");
