@@ -234,8 +234,8 @@ struct Control {
 
 impl Control {
     async fn run(self) {
-        let Self { mut reader, writer, mut sigterm, say, sayings, hub, .. } = self;
-        let Self { stop, cluster_ready, asked, panicked, .. } = self;
+        let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
+        let Self { hub, stop, cluster_ready, asked, panicked, .. } = self;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
         tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
         tokio::spawn(tell_panics(panicked, say.clone()));
@@ -282,12 +282,6 @@ async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>, hu
     }
 }
 
-async fn write_or_lose(writer: &mut Writer, body: Body) {
-    if writer.write(body).await.is_err() {
-        lose_master();
-    }
-}
-
 /// Tells the master of panics: of the first at once, of those that follow together.
 async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::UnboundedSender<Say>) {
     while panicked.changed().await.is_ok() {
@@ -300,6 +294,12 @@ async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::Unbound
 
 /// The shortest time between two frames that tell of panics, however many there are.
 const BETWEEN_PANICS: Duration = Duration::from_secs(1);
+
+async fn write_or_lose(writer: &mut Writer, body: Body) {
+    if writer.write(body).await.is_err() {
+        lose_master();
+    }
+}
 
 /// Ends this process, and whatever it started that is still in its process group, because the
 /// master is gone. Does not return.

@@ -7,6 +7,8 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod endings;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
@@ -59,11 +61,12 @@ fn main() -> std::process::ExitCode {
         restart::TESTS,
         loss::TESTS,
         identity::TESTS,
+        messenger::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
-        messenger::TESTS,
+        endings::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

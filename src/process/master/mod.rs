@@ -11,6 +11,7 @@ mod handle;
 mod liveness;
 mod orphans;
 mod outbox;
+mod panics;
 mod proc;
 mod program;
 mod restart;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io, iter,
     sync::Arc,
     time::Duration,
 };
@@ -22,6 +22,7 @@ use super::{
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
     liveness::{Judge, Liveness, Remedy, Verdict},
     orphans::Orphans,
+    panics::Panics,
     proc::is_debugged,
     router::{Router, ToPid},
 };
@@ -47,6 +48,7 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
+    pub(super) on_worker_panic: Remedy,
     pub(super) observe: Option<Observe>,
 }
 
@@ -74,6 +76,8 @@ pub(super) async fn supervise(
         None => None,
     };
     let mut supervisor = Supervisor {
+        panics: Panics::new(setup.rules.restart),
+        on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules),
         launch: setup.launch,
         shared: setup.shared,
@@ -123,6 +127,8 @@ struct Supervisor {
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
     judge: Judge,
+    panics: Panics,
+    on_worker_panic: Remedy,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -139,15 +145,14 @@ impl Supervisor {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadlines = [
-                self.dispatcher.next_deadline(),
-                self.judge.next_deadline(),
-                self.router.next_deadline(),
-            ];
-            let deadline = deadlines.into_iter().flatten().min();
-            let is_due = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            // Time must not wait behind what children say without end.
+            let deadline = self.next_deadline();
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                verdict = self.tick();
+                continue;
+            }
             let event = tokio::select! {
-                // Neither signals nor time must wait behind what children say without end.
+                // A signal must not wait behind what children say.
                 biased;
                 signal = stops.recv() => {
                     tracing::info!("got {signal}");
@@ -161,34 +166,40 @@ impl Supervisor {
                     self.reap();
                     continue;
                 }
-                heard = next_heard(&mut heard, &self.hub), if !is_due => match heard {
+                heard = next_heard(&mut heard, &self.hub) => match heard {
                     Heard::Event(event) => event,
                     Heard::Frame(frame) => {
                         self.handle_frame(frame);
                         continue;
                     }
                 },
-                () = sleep_to(deadline) => Event::Tick,
+                () = sleep_to(deadline) => continue,
             };
-            let hangs = match event {
-                Event::Tick => self.tick(),
-                _ => Vec::new(),
-            };
-            verdict = std::iter::once(event).chain(hangs).find_map(|event| self.dispatch(event));
+            verdict = self.dispatch(event);
         }
     }
 
-    /// Does what is due. Gives what the dispatcher has to know of it.
-    fn tick(&mut self) -> Vec<Event> {
-        let frames = self.router.handle_tick(Instant::now());
-        self.say(frames);
-        self.judge()
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.dispatcher.next_deadline(),
+            self.router.next_deadline(),
+            self.judge.next_deadline(),
+            self.panics.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
-    /// Asks and judges those whose time has come.
-    fn judge(&mut self) -> Vec<Event> {
-        let verdicts = self.judge.handle_tick(Instant::now(), is_debugged);
-        verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict)).collect()
+    /// Does what is due.
+    fn tick(&mut self) -> Option<Result<(), String>> {
+        let now = Instant::now();
+        let frames = self.router.handle_tick(now);
+        self.say(frames);
+        let verdicts = self.judge.handle_tick(now, is_debugged);
+        let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
+        let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
+        events.extend(self.panics.take_due(now).into_iter().map(replace));
+        events.into_iter().find_map(|event| self.dispatch(event))
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -208,7 +219,7 @@ impl Supervisor {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
                     Action::Terminate { pid } => {
-                        self.judge.forget(pid);
+                        self.forget(pid);
                         let frames = self.router.on_leaving(pid);
                         self.say(frames);
                         self.signal(pid, Kill::TERM);
@@ -216,18 +227,7 @@ impl Supervisor {
                         self.signal(pid, Kill::CONT);
                     }
                     Action::Kill { pid } => self.signal(pid, Kill::KILL),
-                    Action::Tell(event) => {
-                        match event {
-                            MasterEvent::Ready { pid, .. } => {
-                                self.judge.watch(Instant::now(), pid);
-                            }
-                            MasterEvent::ClusterReady { .. } => self.hub.open(),
-                            _ => {}
-                        }
-                        let frames = self.router.on_event(&event);
-                        self.say(frames);
-                        self.tell(event);
-                    }
+                    Action::Tell(event) => self.tell(event),
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
@@ -258,10 +258,6 @@ impl Supervisor {
     /// Hands a frame to the component that it belongs to, and does what that wants.
     fn handle_frame(&mut self, FromChild { process, pid, body }: FromChild) {
         match *body {
-            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
-                let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
-                self.say(frames);
-            }
             Body::Pong(pong) => {
                 let verdict = self.judge.handle_pong(Instant::now(), pid, pong);
                 // An answer never ends anything.
@@ -270,16 +266,17 @@ impl Supervisor {
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
+                if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
+                    self.panics.panicked(Instant::now(), process, pid);
+                }
+            }
+            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+                let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
+                self.say(frames);
             }
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
-        }
-    }
-
-    fn say(&mut self, frames: Vec<ToPid>) {
-        for (pid, body) in frames {
-            self.carry_out(Out::To(pid, body));
         }
     }
 
@@ -299,11 +296,36 @@ impl Supervisor {
         None
     }
 
-    /// Tells the log and whoever listens.
-    fn tell(&self, event: MasterEvent) {
+    /// A process is gone, or leaves, and is not watched over any more.
+    fn forget(&mut self, pid: u32) {
+        self.judge.forget(pid);
+        self.panics.forget(pid);
+    }
+
+    /// Tells the components, the log and whoever listens.
+    fn tell(&mut self, event: MasterEvent) {
         log(&event);
+        match event {
+            MasterEvent::Ready { pid, .. } => {
+                self.judge.watch(Instant::now(), pid);
+                self.panics.watch(Instant::now(), pid);
+            }
+            MasterEvent::ClusterReady { .. } => {
+                self.hub.open();
+                self.panics.open();
+            }
+            _ => {}
+        }
+        let frames = self.router.on_event(&event);
+        self.say(frames);
         // There may be no observer.
         let _ = self.tell.send(event);
+    }
+
+    fn say(&mut self, frames: Vec<ToPid>) {
+        for (pid, body) in frames {
+            self.carry_out(Out::To(pid, body));
+        }
     }
 
     /// Does what a component wants.
@@ -339,7 +361,7 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.judge.forget(pid);
+            self.forget(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }
