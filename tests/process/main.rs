@@ -9,6 +9,8 @@
 #[cfg(target_os = "linux")]
 mod endings;
 #[cfg(target_os = "linux")]
+mod examples;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
@@ -49,8 +51,11 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    if std::env::args().nth(1).as_deref() == Some("--fixture") {
-        return fixture::main();
+    match std::env::args().nth(1).as_deref() {
+        Some("--fixture") => return fixture::main(),
+        Some("--announce") => return examples::announce::main(),
+        Some("--shared-cache") => return examples::shared_cache::main(),
+        _ => {}
     }
     support::adopt_orphans();
     let trial = |(name, test): (&str, fn())| {
@@ -66,6 +71,7 @@ fn main() -> std::process::ExitCode {
         loss::TESTS,
         identity::TESTS,
         messenger::TESTS,
+        examples::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,

@@ -150,6 +150,11 @@ impl Child {
         Ok(Self { name, pid, process, outbox, talk, tail })
     }
 
+    /// Whether there is still a link to it.
+    pub(super) fn listens(&self) -> bool {
+        self.outbox.is_open()
+    }
+
     /// Says something to the child. Gives back what there is no room for, because the child does
     /// not read; see [`Outbox::push`].
     pub(super) fn say(&self, body: Body) -> Result<(), Box<Body>> {

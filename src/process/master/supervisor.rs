@@ -343,18 +343,23 @@ impl Supervisor {
         match out {
             Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
             Out::To(pid, body) => {
-                // One that is gone does not hear it, and need not.
-                let Some(child) = self.children.get(&pid) else { return };
-                match child.say(body).map_err(|body| *body) {
-                    Ok(()) => {}
-                    Err(Body::DeliverMessage(message)) => {
-                        let receipt = self.router.on_no_room(pid, &message);
+                let child = self.children.get(&pid).filter(|child| child.listens());
+                let unsaid = match child {
+                    Some(child) => child.say(body).map_err(|body| *body),
+                    // One that is gone does not hear it, and need not; its sender must know.
+                    None => Err(body),
+                };
+                match (unsaid, child) {
+                    (Ok(()), _) => {}
+                    (Err(Body::DeliverMessage(message)), child) => {
+                        let is_full = child.is_some();
+                        let receipt = self.router.on_undelivered(pid, &message, is_full);
                         self.say(receipt);
                     }
-                    Err(_) => {
-                        let process = child.name;
-                        tracing::warn!(%process, pid, "it does not read; a frame is lost");
+                    (Err(_), Some(Child { name, .. })) => {
+                        tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
                     }
+                    (Err(_), None) => {}
                 }
             }
         }
