@@ -54,6 +54,7 @@
 //! # Features
 //!
 //! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
+//! - `schedule` (unix): jobs by cron or interval in the workers, [`Schedule`].
 
 // The documentation's examples are written as users write them.
 extern crate self as cluster_client;
@@ -86,6 +87,10 @@ pub use cluster_client_macros::cluster_client;
 pub use crate::process::{
     Agent, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle, ProcessName,
     Worker,
+};
+#[cfg(all(unix, feature = "schedule"))]
+pub use crate::process::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
 };
 pub use crate::{
     cluster::{

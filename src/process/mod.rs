@@ -29,10 +29,15 @@
 // In reading order; a room imports only those before it.
 mod control;
 mod name;
+mod reason;
 
 mod output;
 
 mod inherit;
+
+#[cfg(feature = "schedule")]
+mod schedule;
+
 mod place;
 
 mod joining;
@@ -50,4 +55,8 @@ pub use self::{
     master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
     name::{Exit, ProcessName},
     worker::Worker,
+};
+#[cfg(feature = "schedule")]
+pub use self::schedule::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
 };

@@ -1,20 +1,22 @@
 //! The user's two functions, and the life of a child, which is the life of its function.
 
-use std::{
-    any::Any, error::Error as StdError, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
-};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{agent::Agent, control::clip, name::ProcessName, place::Place, worker::Worker};
+use super::{
+    agent::Agent,
+    control::clip,
+    name::ProcessName,
+    place::Place,
+    reason::{BoxError, chain, panic_text},
+    worker::Worker,
+};
 use crate::{
     cluster::leave_all,
     error::{Error, ErrorKind, Result},
     protocol::pb::{Done, Early, Ended, control::Body, ended::How},
 };
-
-/// Any error that a role function may return.
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A role function, whatever its types.
 pub(super) type RoleFn<T> =
@@ -85,49 +87,9 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     outcome
 }
 
-/// An error and its causes, in one line. A cause that its error quotes already is not repeated.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("with a value that is no text").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chain_names_each_cause_once() {
-        let inner = Error::new(ErrorKind::Io, "connection refused");
-        let outer = Error::new(ErrorKind::Connect, "no registry").with_source(inner.clone());
-        assert_eq!(chain(&outer), "no registry: connection refused");
-        let quoting = Error::new(ErrorKind::Connect, "no registry: connection refused");
-        assert_eq!(chain(&quoting.with_source(inner)), "no registry: connection refused");
-    }
-
-    #[test]
-    fn a_panic_tells_its_message_whatever_its_type() {
-        let catch = |panics: fn()| std::panic::catch_unwind(panics).unwrap_err();
-        assert_eq!(panic_text(&*catch(|| std::panic::resume_unwind(Box::new("plain")))), "plain");
-        let formatted = catch(|| std::panic::resume_unwind(Box::new(format!("{}!", 1))));
-        assert_eq!(panic_text(&*formatted), "1!");
-        let number = catch(|| std::panic::resume_unwind(Box::new(7)));
-        assert_eq!(panic_text(&*number), "with a value that is no text");
-    }
 
     #[tokio::test]
     async fn a_function_that_panics_before_its_future_exists_panics_inside_it() {

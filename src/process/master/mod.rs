@@ -8,6 +8,8 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+#[cfg(feature = "schedule")]
+mod jobs;
 mod outbox;
 mod restart;
 mod supervisor;
