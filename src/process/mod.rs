@@ -34,6 +34,7 @@ mod reason;
 mod output;
 
 mod inherit;
+mod panics;
 
 #[cfg(feature = "schedule")]
 mod schedule;
@@ -52,7 +53,10 @@ mod master;
 pub use self::{
     agent::Agent,
     joining::Joining,
-    master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
+    master::{
+        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
+        Unresponsive,
+    },
     name::{Exit, ProcessName},
     worker::Worker,
 };

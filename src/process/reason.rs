@@ -1,6 +1,6 @@
 //! Why user code failed, in one line.
 
-use std::{any::Any, error::Error as StdError};
+use std::error::Error as StdError;
 
 /// Any error that a function of the user may return.
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -20,13 +20,6 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("with a value that is no text").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,15 +32,5 @@ mod tests {
         assert_eq!(chain(&outer), "no registry: connection refused");
         let quoting = Error::new(ErrorKind::Connect, "no registry: connection refused");
         assert_eq!(chain(&quoting.with_source(inner)), "no registry: connection refused");
-    }
-
-    #[test]
-    fn a_panic_tells_its_message_whatever_its_type() {
-        let catch = |panics: fn()| std::panic::catch_unwind(panics).unwrap_err();
-        assert_eq!(panic_text(&*catch(|| std::panic::resume_unwind(Box::new("plain")))), "plain");
-        let formatted = catch(|| std::panic::resume_unwind(Box::new(format!("{}!", 1))));
-        assert_eq!(panic_text(&*formatted), "1!");
-        let number = catch(|| std::panic::resume_unwind(Box::new(7)));
-        assert_eq!(panic_text(&*number), "with a value that is no text");
     }
 }

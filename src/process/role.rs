@@ -8,8 +8,9 @@ use super::{
     agent::Agent,
     control::clip,
     name::ProcessName,
+    panics,
     place::Place,
-    reason::{BoxError, chain, panic_text},
+    reason::{BoxError, chain},
     worker::Worker,
 };
 use crate::{
@@ -39,11 +40,11 @@ where
     })
 }
 
-/// What a child can be.
+/// What a child can be. Where another program has a role, there is no function for it.
 #[derive(Clone)]
 pub(super) struct Roles {
-    pub(super) agent: RoleFn<Agent>,
-    pub(super) worker: RoleFn<Worker>,
+    pub(super) agent: Option<RoleFn<Agent>>,
+    pub(super) worker: Option<RoleFn<Worker>>,
 }
 
 impl fmt::Debug for Roles {
@@ -58,11 +59,19 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Lives the life of a child: runs its function, tells the master how it ended, and leaves the
 /// channels.
 pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
+    let missing = || Error::config(format!("{}: this program has no function for it", place.name));
     let function = match place.name {
-        ProcessName::Worker(_) => (roles.worker)(Worker::new(Arc::clone(&place))),
-        ProcessName::Master | ProcessName::Agent => (roles.agent)(Agent::new(Arc::clone(&place))?),
+        ProcessName::Worker(_) => {
+            let function = roles.worker.as_ref().ok_or_else(missing)?;
+            function(Worker::new(Arc::clone(&place)))
+        }
+        ProcessName::Master | ProcessName::Agent => {
+            let function = roles.agent.as_ref().ok_or_else(missing)?;
+            function(Agent::new(Arc::clone(&place))?)
+        }
     };
-    let outcome = AssertUnwindSafe(function).catch_unwind().await;
+    tokio::spawn(Arc::clone(&place).answer_for_runtime());
+    let outcome = AssertUnwindSafe(panics::run_role(function)).catch_unwind().await;
     let name = place.name;
     let (how, outcome) = match outcome {
         Ok(Ok(())) if place.is_stopping() => (How::Done(Done {}), Ok(())),
@@ -76,7 +85,7 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             (How::Failed(text), Err(error))
         }
         Err(panic) => {
-            let text = clip(panic_text(&*panic));
+            let text = clip(panics::text(&*panic));
             let error = Error::new(ErrorKind::Panicked, format!("{name} panicked: {text}"));
             (How::Panicked(text), Err(error))
         }

@@ -9,9 +9,19 @@
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
+mod fixture_health;
+#[cfg(target_os = "linux")]
+mod foreign;
+#[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
+mod liveness;
+#[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod orphans;
+#[cfg(target_os = "linux")]
+mod panics;
 #[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]
@@ -39,7 +49,18 @@ fn main() -> std::process::ExitCode {
             Ok(())
         })
     };
-    let tests = [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS].concat();
+    let tests = [
+        start::TESTS,
+        stop::TESTS,
+        restart::TESTS,
+        loss::TESTS,
+        identity::TESTS,
+        liveness::TESTS,
+        panics::TESTS,
+        orphans::TESTS,
+        foreign::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -10,7 +10,11 @@ mod event;
 mod handle;
 #[cfg(feature = "schedule")]
 mod jobs;
+mod liveness;
+mod orphans;
 mod outbox;
+mod proc;
+mod program;
 mod restart;
 mod supervisor;
 mod tail;
@@ -18,3 +22,5 @@ mod tail;
 pub use builder::{Master, MasterBuilder};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;
+pub use liveness::{Liveness, Remedy, Unresponsive};
+pub use program::Program;

@@ -24,7 +24,10 @@ use tracing::Instrument;
 use super::{MAX_JOBS, RunOutcome, Schedule, clip};
 use crate::{
     error::{Error, Result},
-    process::reason::{BoxError, chain, panic_text},
+    process::{
+        panics,
+        reason::{BoxError, chain},
+    },
     protocol::pb::{
         ClaimRun, OfferRun, RunCut, RunDeclined, RunFinished, RunSucceeded, RunTimedOut,
         ScheduleJob, UnscheduleJob, control::Body, run_finished::Outcome,
@@ -264,7 +267,7 @@ impl Jobs {
             Ok(Some(Ok(()))) => RunOutcome::Succeeded,
             Ok(Some(Err(error))) => RunOutcome::Failed(clip(chain(&*error))),
             Ok(None) => RunOutcome::TimedOut,
-            Err(panic) => RunOutcome::Panicked(clip(panic_text(&*panic))),
+            Err(panic) => RunOutcome::Panicked(clip(panics::text(&*panic))),
         };
         let took = report.started.elapsed();
         match &outcome {
