@@ -50,6 +50,10 @@ mod role;
 
 mod master;
 
+#[cfg(feature = "schedule")]
+pub use self::schedule::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
+};
 pub use self::{
     agent::Agent,
     joining::Joining,
@@ -59,8 +63,4 @@ pub use self::{
     },
     name::{Exit, ProcessName},
     worker::Worker,
-};
-#[cfg(feature = "schedule")]
-pub use self::schedule::{
-    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
 };

@@ -72,6 +72,11 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     };
     tokio::spawn(Arc::clone(&place).answer_for_runtime());
     let outcome = AssertUnwindSafe(panics::run_role(function)).catch_unwind().await;
+    #[cfg(feature = "schedule")]
+    match &outcome {
+        Ok(Ok(())) if place.is_stopping() => place.jobs.finish().await,
+        _ => place.jobs.cut_off(),
+    }
     let name = place.name;
     let (how, outcome) = match outcome {
         Ok(Ok(())) if place.is_stopping() => (How::Done(Done {}), Ok(())),

@@ -79,6 +79,8 @@ impl Master {
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
             liveness: Liveness::default(),
+            #[cfg(feature = "schedule")]
+            environment: None,
             current_thread: false,
             observe: None,
         }
@@ -97,6 +99,8 @@ pub struct MasterBuilder {
     stop_timeout: Duration,
     restart: RestartPolicy,
     liveness: Liveness,
+    #[cfg(feature = "schedule")]
+    environment: Option<String>,
     current_thread: bool,
     observe: Option<Observe>,
 }
@@ -226,6 +230,15 @@ impl MasterBuilder {
     /// [`Liveness`].
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// What the environment of this cluster is called, as `prod`: jobs that are
+    /// [`only_in`](crate::Schedule::only_in) others are not due here. Default: the value of the
+    /// variable `CLUSTER_CLIENT_ENV`, where it is set and not empty.
+    #[cfg(feature = "schedule")]
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
         self
     }
 
@@ -393,6 +406,8 @@ impl MasterBuilder {
             launch: std::mem::take(&mut self.launch),
             shared: Shared { listener, port, token, workers },
             liveness: self.liveness,
+            #[cfg(feature = "schedule")]
+            environment: self.environment.take().or_else(environment),
             observe: self.observe.take(),
         };
         Ok(setup)
@@ -422,6 +437,12 @@ impl Drop for StopOnDrop {
         // After the end nobody listens.
         let _ = self.0.send(Request::Stop(None));
     }
+}
+
+/// What the environment is called by who started the master.
+#[cfg(feature = "schedule")]
+fn environment() -> Option<String> {
+    std::env::var("CLUSTER_CLIENT_ENV").ok().filter(|name| !name.is_empty())
 }
 
 /// Binds a port of the system's choice on the loopback.

@@ -64,7 +64,9 @@ impl Outbox {
 
 /// Whether the life of the child hangs on it.
 fn is_vital(body: &Body) -> bool {
-    matches!(body, Body::Welcome(_) | Body::ClusterReady(_))
+    let vital = matches!(body, Body::Welcome(_) | Body::ClusterReady(_));
+    // The answer to a claim: a worker has few of them open at a time.
+    vital || matches!(body, Body::RunGranted(_) | Body::RunRevoked(_))
 }
 
 impl Outgoing {

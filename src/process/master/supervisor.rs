@@ -19,6 +19,10 @@ use super::{
     orphans::Orphans,
     proc::is_debugged,
 };
+#[cfg(feature = "schedule")]
+use super::{handle::AboutJobs, jobs::Jobs};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::Now;
 use crate::{
     error::{Error, ErrorKind, Result},
     process::name::{Exit, ProcessName},
@@ -38,6 +42,9 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
+    /// The environment that jobs are told apart by.
+    #[cfg(feature = "schedule")]
+    pub(super) environment: Option<String>,
     pub(super) observe: Option<Observe>,
 }
 
@@ -69,6 +76,8 @@ pub(super) async fn supervise(
         children: BTreeMap::new(),
         hears,
         judge: Judge::new(setup.liveness),
+        #[cfg(feature = "schedule")]
+        jobs: Jobs::new(setup.environment, Now::read()),
         orphans: Orphans::adopt(),
         tell,
     };
@@ -106,6 +115,8 @@ struct Supervisor {
     children: BTreeMap<u32, Child>,
     hears: mpsc::Sender<Heard>,
     judge: Judge,
+    #[cfg(feature = "schedule")]
+    jobs: Jobs,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -122,8 +133,7 @@ impl Supervisor {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadlines = [self.dispatcher.next_deadline(), self.judge.next_deadline()];
-            let deadline = deadlines.into_iter().flatten().min();
+            let deadline = self.next_deadline();
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
@@ -134,6 +144,11 @@ impl Supervisor {
                 // The sender lives in `supervise`.
                 Some(request) = asked.recv() => match request {
                     Request::Stop(error) => Event::Stop(error),
+                    #[cfg(feature = "schedule")]
+                    Request::Jobs(about) => {
+                        self.ask_jobs(about);
+                        continue;
+                    }
                 },
                 Some(()) = deaths.recv() => {
                     self.reap();
@@ -149,11 +164,25 @@ impl Supervisor {
                 () = sleep_to(deadline) => Event::Tick,
             };
             let hangs = match event {
-                Event::Tick => self.judge(),
+                Event::Tick => {
+                    #[cfg(feature = "schedule")]
+                    self.with_jobs(|jobs, now| jobs.handle_tick(now));
+                    self.judge()
+                }
                 _ => Vec::new(),
             };
             verdict = std::iter::once(event).chain(hangs).find_map(|event| self.dispatch(event));
         }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.dispatcher.next_deadline(),
+            self.judge.next_deadline(),
+            #[cfg(feature = "schedule")]
+            self.jobs.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Asks and judges those whose time has come.
@@ -229,6 +258,8 @@ impl Supervisor {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
             }
+            #[cfg(feature = "schedule")]
+            body if Jobs::takes(&body) => self.with_jobs(|jobs, now| jobs.on_frame(pid, body, now)),
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
@@ -251,9 +282,30 @@ impl Supervisor {
         None
     }
 
-    /// Tells the log and whoever listens.
-    fn tell(&self, event: MasterEvent) {
+    /// Has the table of jobs do something, and does what it wants.
+    #[cfg(feature = "schedule")]
+    fn with_jobs(&mut self, does: impl FnOnce(&mut Jobs, Now) -> Vec<Out>) {
+        for out in does(&mut self.jobs, Now::read()) {
+            self.carry_out(out);
+        }
+    }
+
+    #[cfg(feature = "schedule")]
+    fn ask_jobs(&mut self, about: AboutJobs) {
+        match about {
+            // Whoever asked may have gone.
+            AboutJobs::Status(answer) => drop(answer.send(self.jobs.status(Now::read()))),
+            AboutJobs::Run(name, answer) => {
+                self.with_jobs(|jobs, now| jobs.run(&name, answer, now));
+            }
+        }
+    }
+
+    /// Tells the log, the components and whoever listens.
+    fn tell(&mut self, event: MasterEvent) {
         log(&event);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.on_event(&event, now));
         // There may be no observer.
         let _ = self.tell.send(event);
     }

@@ -123,9 +123,8 @@ impl Schedule {
     /// names the job. Return it from the worker's function, and it ends the start.
     pub fn cron(name: impl Into<String>, pattern: impl AsRef<str>) -> Result<Self> {
         let (name, pattern) = (name.into(), pattern.as_ref());
-        let refuse = |why: &str| {
-            Error::config(format!("job `{name}`: the cron pattern `{pattern}`: {why}"))
-        };
+        let refuse =
+            |why: &str| Error::config(format!("job `{name}`: the cron pattern `{pattern}`: {why}"));
         if pattern.len() > MAX_PATTERN {
             return Err(refuse(&format!("it is longer than {MAX_PATTERN} bytes")));
         }
@@ -377,9 +376,9 @@ impl TryFrom<&pb::ScheduleJob> for Schedule {
         };
         schedule.redeliver = said.redeliver;
         schedule.timeout = (said.timeout > 0).then(|| Duration::from_millis(said.timeout));
-        schedule.until = said.until.map(|until| {
-            Timestamp::from_millisecond(until).unwrap_or(Timestamp::MAX).into()
-        });
+        schedule.until = said
+            .until
+            .map(|until| Timestamp::from_millisecond(until).unwrap_or(Timestamp::MAX).into());
         schedule.check()?;
         Ok(schedule)
     }

@@ -29,7 +29,7 @@ pub use self::{
 pub(in crate::process) use self::{
     outcome::clip,
     timing::{Now, Timer},
-    worker::{Jobs, JobFn, job_fn},
+    worker::{Jobs, job_fn},
 };
 
 /// Most jobs of a cluster.

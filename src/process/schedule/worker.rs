@@ -234,7 +234,8 @@ impl Jobs {
         if granted.await.is_err() {
             return;
         }
-        let is_registered = self.table().jobs.get(&job.name).is_some_and(|now| Arc::ptr_eq(now, &job));
+        let is_registered =
+            self.table().jobs.get(&job.name).is_some_and(|now| Arc::ptr_eq(now, &job));
         if self.is_stopping() || !is_registered {
             return self.decline(offer.offer);
         }

@@ -253,13 +253,7 @@ impl Job {
     }
 
     /// A worker wants to start what it was offered. Says whether it may.
-    pub(super) fn claimed(
-        &mut self,
-        pid: u32,
-        offer: u64,
-        now: Now,
-        office: &mut Office,
-    ) -> bool {
+    pub(super) fn claimed(&mut self, pid: u32, offer: u64, now: Now, office: &mut Office) -> bool {
         let mut active = self.lanes.values_mut().flat_map(|lane| &mut lane.active);
         let Some(active) = active.find(|active| active.is(offer, pid)) else { return false };
         // An offer can be claimed once.
@@ -324,12 +318,7 @@ impl Job {
     }
 
     /// Takes a run out of its lane.
-    fn take(
-        &mut self,
-        pid: u32,
-        offer: u64,
-        office: &mut Office,
-    ) -> Option<(Option<u32>, Active)> {
+    fn take(&mut self, pid: u32, offer: u64, office: &mut Office) -> Option<(Option<u32>, Active)> {
         let (target, lane, at) = self.lanes.iter_mut().find_map(|(target, lane)| {
             let at = lane.active.iter().position(|active| active.is(offer, pid))?;
             Some((*target, lane, at))

@@ -49,13 +49,25 @@ impl Jobs {
         Self { environment, jobs: BTreeMap::new(), office: Office::new(now) }
     }
 
-    /// Takes what a process said. Gives back what is not about jobs.
+    /// Whether a frame is about jobs.
+    pub(in crate::process::master) fn takes(body: &Body) -> bool {
+        matches!(
+            body,
+            Body::ScheduleJob(_)
+                | Body::UnscheduleJob(_)
+                | Body::ClaimRun(_)
+                | Body::RunDeclined(_)
+                | Body::RunFinished(_)
+        )
+    }
+
+    /// Takes what a process said about jobs.
     pub(in crate::process::master) fn on_frame(
         &mut self,
         pid: u32,
         body: Body,
         now: Now,
-    ) -> Result<Vec<Out>, Body> {
+    ) -> Vec<Out> {
         match body {
             Body::ScheduleJob(said) => self.registered(pid, said, now),
             Body::UnscheduleJob(said) => {
@@ -64,8 +76,9 @@ impl Jobs {
                 }
             }
             Body::ClaimRun(claim) => {
-                let granted = self
-                    .with_offer(claim.offer, |job, office| job.claimed(pid, claim.offer, now, office));
+                let granted = self.with_offer(claim.offer, |job, office| {
+                    job.claimed(pid, claim.offer, now, office)
+                });
                 if granted != Some(true) {
                     let revoked = RunRevoked { offer: claim.offer };
                     self.office.say(pid, Body::RunRevoked(revoked));
@@ -83,9 +96,9 @@ impl Jobs {
                     job.finished(pid, offer, took, outcome, now, office);
                 });
             }
-            other => return Err(other),
+            _ => {}
         }
-        Ok(self.office.drain())
+        self.office.drain()
     }
 
     fn with_offer<T>(
@@ -140,9 +153,8 @@ impl Jobs {
                 self.office.hire(*pid, *name);
             }
             MasterEvent::Ready { pid, .. } => {
-                if self.office.open(*pid) {
-                    self.each(|job, office| job.serve_all(now, office));
-                }
+                self.office.open(*pid);
+                self.each(|job, office| job.serve_all(now, office));
             }
             MasterEvent::ClusterReady { .. } => {
                 self.office.phase = Phase::Running;

@@ -115,9 +115,11 @@ impl Office {
         self.workers.insert(pid, Peer { name, order, ready: false });
     }
 
-    /// A worker is ready.
-    pub(super) fn open(&mut self, pid: u32) -> bool {
-        self.workers.get_mut(&pid).is_some_and(|peer| !std::mem::replace(&mut peer.ready, true))
+    /// A process is ready; it may be no worker.
+    pub(super) fn open(&mut self, pid: u32) {
+        if let Some(peer) = self.workers.get_mut(&pid) {
+            peer.ready = true;
+        }
     }
 
     pub(super) fn dismiss(&mut self, pid: u32) -> bool {
