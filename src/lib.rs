@@ -85,8 +85,9 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle,
-    ProcessName, Program, Remedy, Unresponsive, Worker,
+    Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
+    MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
+    Remedy, Sent, Unresponsive, Worker,
 };
 #[cfg(all(unix, feature = "schedule"))]
 pub use crate::process::{

@@ -7,6 +7,8 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod endings;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
@@ -59,6 +61,7 @@ fn main() -> std::process::ExitCode {
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        endings::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

@@ -13,9 +13,11 @@ mod jobs;
 mod liveness;
 mod orphans;
 mod outbox;
+mod panics;
 mod proc;
 mod program;
 mod restart;
+mod router;
 mod supervisor;
 mod tail;
 

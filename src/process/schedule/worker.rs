@@ -261,7 +261,7 @@ impl Jobs {
             }
         };
         let ended = tokio::select! {
-            ended = AssertUnwindSafe(works).catch_unwind() => ended,
+            ended = AssertUnwindSafe(panics::run_role(works)).catch_unwind() => ended,
             () = self.cut.cancelled() => return,
         };
         let outcome = match ended {

@@ -25,7 +25,7 @@ use self::{
     job::Job,
     office::{Office, Phase},
 };
-use super::{event::MasterEvent, supervisor::Out};
+use super::{event::MasterEvent, router::ToPid};
 use crate::{
     error::{Error, ErrorKind, Result},
     process::{
@@ -67,7 +67,7 @@ impl Jobs {
         pid: u32,
         body: Body,
         now: Now,
-    ) -> Vec<Out> {
+    ) -> Vec<ToPid> {
         match body {
             Body::ScheduleJob(said) => self.registered(pid, said, now),
             Body::UnscheduleJob(said) => {
@@ -147,7 +147,7 @@ impl Jobs {
         &mut self,
         event: &MasterEvent,
         now: Now,
-    ) -> Vec<Out> {
+    ) -> Vec<ToPid> {
         match event {
             MasterEvent::Started { process: name @ ProcessName::Worker(_), pid, .. } => {
                 self.office.hire(*pid, *name);
@@ -190,7 +190,7 @@ impl Jobs {
         self.jobs.values().filter_map(Job::next_deadline).min()
     }
 
-    pub(in crate::process::master) fn handle_tick(&mut self, now: Now) -> Vec<Out> {
+    pub(in crate::process::master) fn handle_tick(&mut self, now: Now) -> Vec<ToPid> {
         self.each(|job, office| job.tick(now, office));
         self.office.drain()
     }
@@ -201,7 +201,7 @@ impl Jobs {
         name: &str,
         answer: Answer,
         now: Now,
-    ) -> Vec<Out> {
+    ) -> Vec<ToPid> {
         match self.runs_of(name) {
             Ok(runs) => {
                 let hand = self.office.take_hand(answer, runs);

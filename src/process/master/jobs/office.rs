@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::Out;
+use super::ToPid;
 use crate::{
     error::{Error, ErrorKind, Result},
     process::{
@@ -33,7 +33,7 @@ pub(super) struct Office {
     counter: u64,
     last_run: u64,
     dice: fastrand::Rng,
-    out: Vec<Out>,
+    out: Vec<ToPid>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +83,11 @@ impl Office {
     }
 
     pub(super) fn say(&mut self, pid: u32, body: Body) {
-        self.out.push(Out::To(pid, body));
+        self.out.push((pid, body));
     }
 
     /// What is to be done now.
-    pub(super) fn drain(&mut self) -> Vec<Out> {
+    pub(super) fn drain(&mut self) -> Vec<ToPid> {
         std::mem::take(&mut self.out)
     }
 

@@ -52,8 +52,8 @@ impl Desk {
         desk
     }
 
-    fn take(&mut self, out: Vec<Out>) {
-        for Out::To(pid, body) in out {
+    fn take(&mut self, out: Vec<ToPid>) {
+        for (pid, body) in out {
             match body {
                 Body::OfferRun(offer) => self.offers.push((pid, offer)),
                 Body::RunGranted(granted) => self.answers.push((pid, granted.offer, true)),
