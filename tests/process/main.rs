@@ -21,6 +21,8 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod messenger;
+#[cfg(target_os = "linux")]
 mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
@@ -32,6 +34,8 @@ mod start;
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -57,6 +61,7 @@ fn main() -> std::process::ExitCode {
         restart::TESTS,
         loss::TESTS,
         identity::TESTS,
+        messenger::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
