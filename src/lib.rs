@@ -54,6 +54,7 @@
 //! # Features
 //!
 //! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
+//! - `schedule` (unix): jobs by cron or interval in the workers, [`Schedule`].
 
 // The documentation's examples are written as users write them.
 extern crate self as cluster_client;
@@ -87,6 +88,10 @@ pub use crate::process::{
     Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
     MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
     Remedy, Sent, Unresponsive, Worker,
+};
+#[cfg(all(unix, feature = "schedule"))]
+pub use crate::process::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
 };
 pub use crate::{
     cluster::{

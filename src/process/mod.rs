@@ -33,12 +33,17 @@
 // In reading order; a room imports only those before it.
 mod control;
 mod name;
+mod reason;
 
 mod output;
 
 mod inherit;
 mod messenger;
 mod panics;
+
+#[cfg(feature = "schedule")]
+mod schedule;
+
 mod place;
 
 mod joining;
@@ -50,6 +55,10 @@ mod role;
 
 mod master;
 
+#[cfg(feature = "schedule")]
+pub use self::schedule::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
+};
 pub use self::{
     agent::Agent,
     joining::Joining,

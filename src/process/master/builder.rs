@@ -72,6 +72,8 @@ impl Master {
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
             liveness: Liveness::default(),
+            #[cfg(feature = "schedule")]
+            environment: None,
             on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
@@ -92,6 +94,8 @@ pub struct MasterBuilder {
     stop_timeout: Duration,
     restart: RestartPolicy,
     liveness: Liveness,
+    #[cfg(feature = "schedule")]
+    environment: Option<String>,
     on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
@@ -262,6 +266,15 @@ impl MasterBuilder {
     /// [`Liveness`].
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// What the environment of this cluster is called, as `prod`: jobs that are
+    /// [`only_in`](crate::Schedule::only_in) others are not due here. Default: the value of the
+    /// variable `CLUSTER_CLIENT_ENV`, where it is set and not empty.
+    #[cfg(feature = "schedule")]
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
         self
     }
 
@@ -441,6 +454,8 @@ impl MasterBuilder {
             launch: std::mem::take(&mut self.launch),
             shared: Shared { listener, listening, port, token, workers },
             liveness: self.liveness,
+            #[cfg(feature = "schedule")]
+            environment: self.environment.take().or_else(environment),
             on_worker_panic: self.on_worker_panic,
             observe: self.observe.take(),
         };
@@ -471,6 +486,12 @@ impl Drop for StopOnDrop {
         // After the end nobody listens.
         let _ = self.0.send(Request::Stop(None));
     }
+}
+
+/// What the environment is called by who started the master.
+#[cfg(feature = "schedule")]
+fn environment() -> Option<String> {
+    std::env::var("CLUSTER_CLIENT_ENV").ok().filter(|name| !name.is_empty())
 }
 
 /// Says what went wrong where it will be seen: in the log, or without one on stderr.

@@ -8,7 +8,14 @@ use tokio::{
 };
 
 use super::event::MasterEvent;
+#[cfg(feature = "schedule")]
+use super::jobs::Answer;
 use crate::process::messenger::{Hub, Messenger};
+#[cfg(feature = "schedule")]
+use crate::{
+    error::{Error, Result},
+    process::schedule::{JobStatus, RunOutcome},
+};
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
@@ -18,6 +25,18 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
+    /// Something about jobs.
+    #[cfg(feature = "schedule")]
+    Jobs(AboutJobs),
+}
+
+/// What is asked about jobs.
+#[cfg(feature = "schedule")]
+#[derive(Debug)]
+pub(super) enum AboutJobs {
+    Status(oneshot::Sender<Vec<JobStatus>>),
+    /// To run the one of this name.
+    Run(String, Answer),
 }
 
 /// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by
@@ -110,6 +129,43 @@ impl MasterHandle {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+#[cfg(feature = "schedule")]
+impl MasterHandle {
+    /// The jobs of the cluster, by name, with their last runs. There are none once the cluster has
+    /// stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
+    pub async fn jobs(&self) -> Vec<JobStatus> {
+        let (answer, answered) = oneshot::channel();
+        // A master that is gone drops the request, and with it the answer.
+        let _ = self.requests.send(Request::Jobs(AboutJobs::Status(answer)));
+        answered.await.unwrap_or_default()
+    }
+
+    /// Runs a job now, whether it is due, disabled, or for another environment, and waits for the end
+    /// of the run. Its overlap policy holds: the outcome may be [`RunOutcome::Skipped`]. Of a job on
+    /// all workers it is the first outcome that is no success, when all have run it.
+    ///
+    /// Who wants to decide by rules of its own when a job runs, can disable it and call this.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such job (the error names those that there are), no ready worker has it, or
+    /// the cluster is not ready yet or stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// The job runs, even where the future is dropped after its first poll.
+    pub async fn run_job(&self, name: impl Into<String>) -> Result<RunOutcome> {
+        let (answer, answered) = oneshot::channel();
+        // As above.
+        let _ = self.requests.send(Request::Jobs(AboutJobs::Run(name.into(), answer)));
+        answered.await.unwrap_or_else(|_| Err(Error::closed("the cluster")))
     }
 }
 

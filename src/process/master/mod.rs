@@ -8,6 +8,8 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+#[cfg(feature = "schedule")]
+mod jobs;
 mod listen;
 mod liveness;
 mod orphans;

@@ -26,6 +26,10 @@ use super::{
     proc::is_debugged,
     router::{Router, ToPid},
 };
+#[cfg(feature = "schedule")]
+use super::{handle::AboutJobs, jobs::Jobs};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::Now;
 use crate::{
     error::{Error, ErrorKind, Result},
     process::{
@@ -48,6 +52,9 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
+    /// The environment that jobs are told apart by.
+    #[cfg(feature = "schedule")]
+    pub(super) environment: Option<String>,
     pub(super) on_worker_panic: Remedy,
     pub(super) observe: Option<Observe>,
 }
@@ -88,6 +95,8 @@ pub(super) async fn supervise(
         hub: Arc::clone(&hub),
         hears,
         judge: Judge::new(setup.liveness),
+        #[cfg(feature = "schedule")]
+        jobs: Jobs::new(setup.environment, Now::read()),
         orphans: Orphans::adopt(),
         tell,
     };
@@ -129,6 +138,8 @@ struct Supervisor {
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
     judge: Judge,
+    #[cfg(feature = "schedule")]
+    jobs: Jobs,
     panics: Panics,
     on_worker_panic: Remedy,
     orphans: Orphans,
@@ -163,6 +174,11 @@ impl Supervisor {
                 // The sender lives in `supervise`.
                 Some(request) = asked.recv() => match request {
                     Request::Stop(error) => Event::Stop(error),
+                    #[cfg(feature = "schedule")]
+                    Request::Jobs(about) => {
+                        self.ask_jobs(about);
+                        continue;
+                    }
                 },
                 Some(()) = deaths.recv() => {
                     self.reap();
@@ -187,6 +203,8 @@ impl Supervisor {
             self.router.next_deadline(),
             self.judge.next_deadline(),
             self.panics.next_deadline(),
+            #[cfg(feature = "schedule")]
+            self.jobs.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -196,6 +214,8 @@ impl Supervisor {
         let now = Instant::now();
         let frames = self.router.handle_tick(now);
         self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.handle_tick(now));
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
@@ -276,6 +296,8 @@ impl Supervisor {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
+            #[cfg(feature = "schedule")]
+            body if Jobs::takes(&body) => self.with_jobs(|jobs, now| jobs.on_frame(pid, body, now)),
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
@@ -306,6 +328,24 @@ impl Supervisor {
         None
     }
 
+    /// Has the table of jobs do something, and does what it wants.
+    #[cfg(feature = "schedule")]
+    fn with_jobs(&mut self, does: impl FnOnce(&mut Jobs, Now) -> Vec<ToPid>) {
+        let frames = does(&mut self.jobs, Now::read());
+        self.say(frames);
+    }
+
+    #[cfg(feature = "schedule")]
+    fn ask_jobs(&mut self, about: AboutJobs) {
+        match about {
+            // Whoever asked may have gone.
+            AboutJobs::Status(answer) => drop(answer.send(self.jobs.status(Now::read()))),
+            AboutJobs::Run(name, answer) => {
+                self.with_jobs(|jobs, now| jobs.run(&name, answer, now));
+            }
+        }
+    }
+
     /// A process is gone, or leaves, and is not watched over any more.
     fn forget(&mut self, pid: u32) {
         self.judge.forget(pid);
@@ -328,6 +368,8 @@ impl Supervisor {
         }
         let frames = self.router.on_event(&event);
         self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.on_event(&event, now));
         // There may be no observer.
         let _ = self.tell.send(event);
     }
