@@ -55,7 +55,15 @@ pub(super) fn stop(
     let in_time = left.is_empty();
     if !in_time {
         println!("not all of {title} is gone after {limit:?}; killing {}", pids(&left));
-        kill(&client.master, &mut left);
+        // A second request has the master itself kill them, in order.
+        if let Ok(Some(again)) = Client::connect(instance)
+            && again.ask::<Stopping>(Ask::Stop, SILENCE).is_ok()
+        {
+            wait_for(&mut left, LAST);
+        }
+        if !left.is_empty() {
+            kill(&client.master, &mut left);
+        }
     }
     drop(client);
     instance.sweep();
