@@ -84,8 +84,8 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle, ProcessName,
-    Worker,
+    Agent, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle,
+    ProcessName, Program, Remedy, Unresponsive, Worker,
 };
 pub use crate::{
     cluster::{

@@ -316,7 +316,11 @@ mod tests {
     #[test]
     fn frames_arrive_whole_and_in_order_whatever_the_cuts() {
         let (mut ours, theirs) = StdUnixStream::pair().unwrap();
-        let bodies = [Body::Taken(Taken { version: 7 }), failed("why"), Body::Ready(Ready {})];
+        let bodies = [
+            Body::Taken(Taken { version: 7, answers_pings: true }),
+            failed("why"),
+            Body::Ready(Ready {}),
+        ];
         let mut inbox = Inbox::default();
         let mut seen = Vec::new();
         for byte in bodies.iter().cloned().flat_map(encode) {

@@ -33,6 +33,7 @@ mod name;
 mod output;
 
 mod inherit;
+mod panics;
 mod place;
 
 mod joining;
@@ -47,7 +48,10 @@ mod master;
 pub use self::{
     agent::Agent,
     joining::Joining,
-    master::{Death, Master, MasterBuilder, MasterEvent, MasterHandle},
+    master::{
+        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
+        Unresponsive,
+    },
     name::{Exit, ProcessName},
     worker::Worker,
 };

@@ -33,12 +33,13 @@ use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
     name::{Exit, ProcessName},
+    panics,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     protocol::{
         handshake::Token,
-        pb::{Ready, Taken, control::Body, welcome},
+        pb::{Panicked, Pong, Ready, Taken, control::Body, welcome},
     },
 };
 
@@ -57,7 +58,10 @@ pub(super) struct Place {
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
-    /// Unbounded, because it holds at most the three things that a child says in its life.
+    /// The last ping, which the user's runtime has to answer.
+    asked: watch::Receiver<u64>,
+    /// Unbounded, because what it holds is: three things in a life, two answers to each of the
+    /// master's pings, of which few are under way at a time, and a panic a second.
     say: mpsc::UnboundedSender<Say>,
 }
 
@@ -90,6 +94,8 @@ impl Place {
         }
         let (stop_sender, stop) = watch::channel(false);
         let (cluster_ready_sender, cluster_ready) = watch::channel(false);
+        let (asked_sender, asked) = watch::channel(0);
+        let (panics, panicked) = watch::channel(Panicked::default());
         let (say, sayings) = mpsc::unbounded_channel();
         let place = Self {
             name,
@@ -101,8 +107,10 @@ impl Place {
             stop,
             cluster_ready,
             said_ready: AtomicBool::new(false),
+            asked,
             say,
         };
+        let say = place.say.clone();
         start_thread(move || {
             let sigterm = signal(SignalKind::terminate())?;
             let (reader, writer) = split(link, inbox)?;
@@ -110,13 +118,17 @@ impl Place {
                 reader,
                 writer,
                 sigterm,
+                say,
                 sayings,
                 stop: stop_sender,
                 cluster_ready: cluster_ready_sender,
+                asked: asked_sender,
+                panicked,
             })
         })
         .map_err(|error| Error::io("can't start the control thread", &error))?;
-        place.say_soon(Body::Taken(Taken { version: VERSION }));
+        panics::count(panics);
+        place.say_soon(Body::Taken(Taken { version: VERSION, answers_pings: true }));
         Ok(Arc::new(place))
     }
 
@@ -137,11 +149,18 @@ impl Place {
         let _ = tokio::time::timeout(limit, self.say_soon(body)).await;
     }
 
+    /// Answers the master's pings for the runtime that it runs on, which is the user's. It does
+    /// nothing but when it is asked.
+    pub(super) async fn answer_for_runtime(self: Arc<Self>) {
+        let mut asked = self.asked.clone();
+        while asked.changed().await.is_ok() {
+            let seq = *asked.borrow_and_update();
+            self.say_soon(Body::Pong(Pong { seq, runtime: true }));
+        }
+    }
+
     fn say_soon(&self, body: Body) -> oneshot::Receiver<()> {
-        let (written, receiver) = oneshot::channel();
-        // A thread that is gone drops `written`, which is what the waiter sees.
-        let _ = self.say.send(Say { body, written });
-        receiver
+        say_soon(&self.say, body)
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -155,6 +174,13 @@ impl Place {
     pub(super) async fn cluster_ready(&self) {
         wait_true(self.cluster_ready.clone()).await;
     }
+}
+
+fn say_soon(say: &mpsc::UnboundedSender<Say>, body: Body) -> oneshot::Receiver<()> {
+    let (written, receiver) = oneshot::channel();
+    // A thread that is gone drops `written`, which is what the waiter sees.
+    let _ = say.send(Say { body, written });
+    receiver
 }
 
 async fn wait_true(mut watched: watch::Receiver<bool>) {
@@ -190,20 +216,29 @@ struct Control {
     reader: Reader,
     writer: Writer,
     sigterm: Signal,
+    say: mpsc::UnboundedSender<Say>,
     sayings: mpsc::UnboundedReceiver<Say>,
     stop: watch::Sender<bool>,
     cluster_ready: watch::Sender<bool>,
+    asked: watch::Sender<u64>,
+    panicked: watch::Receiver<Panicked>,
 }
 
 impl Control {
     async fn run(self) {
-        let Self { mut reader, writer, mut sigterm, sayings, stop, cluster_ready } = self;
+        let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
+        let Self { stop, cluster_ready, asked, panicked, .. } = self;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
         tokio::spawn(write(writer, sayings));
+        tokio::spawn(tell_panics(panicked, say.clone()));
         loop {
             tokio::select! {
                 frame = reader.read() => match frame {
                     Ok(Body::ClusterReady(_)) => drop(cluster_ready.send_replace(true)),
+                    Ok(Body::Ping(ping)) => {
+                        say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
+                        asked.send_replace(ping.seq);
+                    }
                     // What a newer master may say to a program that does not know it.
                     Ok(_) => {}
                     Err(_) => lose_master(),
@@ -223,6 +258,19 @@ async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>) {
         let _ = written.send(());
     }
 }
+
+/// Tells the master of panics: of the first at once, of those that follow together.
+async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::UnboundedSender<Say>) {
+    while panicked.changed().await.is_ok() {
+        let panics = panicked.borrow_and_update().clone();
+        // Gone only with the whole process.
+        let _ = say_soon(&say, Body::Panicked(panics)).await;
+        tokio::time::sleep(BETWEEN_PANICS).await;
+    }
+}
+
+/// The shortest time between two frames that tell of panics, however many there are.
+const BETWEEN_PANICS: Duration = Duration::from_secs(1);
 
 /// Ends this process, and whatever it started that is still in its process group, because the
 /// master is gone. Does not return.

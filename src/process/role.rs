@@ -1,12 +1,10 @@
 //! The user's two functions, and the life of a child, which is the life of its function.
 
-use std::{
-    any::Any, error::Error as StdError, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
-};
+use std::{error::Error as StdError, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{agent::Agent, control::clip, name::ProcessName, place::Place, worker::Worker};
+use super::{agent::Agent, control::clip, name::ProcessName, panics, place::Place, worker::Worker};
 use crate::{
     cluster::leave_all,
     error::{Error, ErrorKind, Result},
@@ -37,11 +35,11 @@ where
     })
 }
 
-/// What a child can be.
+/// What a child can be. Where another program has a role, there is no function for it.
 #[derive(Clone)]
 pub(super) struct Roles {
-    pub(super) agent: RoleFn<Agent>,
-    pub(super) worker: RoleFn<Worker>,
+    pub(super) agent: Option<RoleFn<Agent>>,
+    pub(super) worker: Option<RoleFn<Worker>>,
 }
 
 impl fmt::Debug for Roles {
@@ -56,11 +54,19 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Lives the life of a child: runs its function, tells the master how it ended, and leaves the
 /// channels.
 pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
+    let missing = || Error::config(format!("{}: this program has no function for it", place.name));
     let function = match place.name {
-        ProcessName::Worker(_) => (roles.worker)(Worker::new(Arc::clone(&place))),
-        ProcessName::Master | ProcessName::Agent => (roles.agent)(Agent::new(Arc::clone(&place))?),
+        ProcessName::Worker(_) => {
+            let function = roles.worker.as_ref().ok_or_else(missing)?;
+            function(Worker::new(Arc::clone(&place)))
+        }
+        ProcessName::Master | ProcessName::Agent => {
+            let function = roles.agent.as_ref().ok_or_else(missing)?;
+            function(Agent::new(Arc::clone(&place))?)
+        }
     };
-    let outcome = AssertUnwindSafe(function).catch_unwind().await;
+    tokio::spawn(Arc::clone(&place).answer_for_runtime());
+    let outcome = AssertUnwindSafe(panics::run_role(function)).catch_unwind().await;
     let name = place.name;
     let (how, outcome) = match outcome {
         Ok(Ok(())) if place.is_stopping() => (How::Done(Done {}), Ok(())),
@@ -74,7 +80,7 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             (How::Failed(text), Err(error))
         }
         Err(panic) => {
-            let text = clip(panic_text(&*panic));
+            let text = clip(panics::text(&*panic));
             let error = Error::new(ErrorKind::Panicked, format!("{name} panicked: {text}"));
             (How::Panicked(text), Err(error))
         }
@@ -100,12 +106,6 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("with a value that is no text").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,16 +117,6 @@ mod tests {
         assert_eq!(chain(&outer), "no registry: connection refused");
         let quoting = Error::new(ErrorKind::Connect, "no registry: connection refused");
         assert_eq!(chain(&quoting.with_source(inner)), "no registry: connection refused");
-    }
-
-    #[test]
-    fn a_panic_tells_its_message_whatever_its_type() {
-        let catch = |panics: fn()| std::panic::catch_unwind(panics).unwrap_err();
-        assert_eq!(panic_text(&*catch(|| std::panic::resume_unwind(Box::new("plain")))), "plain");
-        let formatted = catch(|| std::panic::resume_unwind(Box::new(format!("{}!", 1))));
-        assert_eq!(panic_text(&*formatted), "1!");
-        let number = catch(|| std::panic::resume_unwind(Box::new(7)));
-        assert_eq!(panic_text(&*number), "with a value that is no text");
     }
 
     #[tokio::test]

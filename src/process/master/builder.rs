@@ -19,6 +19,8 @@ use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
     handle::{MasterHandle, Observe, Request, Requests},
+    liveness::Liveness,
+    program::Program,
     restart::RestartPolicy,
     supervisor::{Setup, supervise},
 };
@@ -76,6 +78,7 @@ impl Master {
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
+            liveness: Liveness::default(),
             current_thread: false,
             observe: None,
         }
@@ -93,6 +96,7 @@ pub struct MasterBuilder {
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
+    liveness: Liveness,
     current_thread: bool,
     observe: Option<Observe>,
 }
@@ -140,6 +144,18 @@ impl MasterBuilder {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         self.worker = Some(role_fn(worker));
+        self
+    }
+
+    /// A program that runs as the agent, in place of a function.
+    pub fn agent_command(mut self, program: Program) -> Self {
+        self.launch.agent = Some(program);
+        self
+    }
+
+    /// A program that runs as each worker, in place of a function.
+    pub fn worker_command(mut self, program: Program) -> Self {
+        self.launch.worker = Some(program);
         self
     }
 
@@ -205,6 +221,14 @@ impl MasterBuilder {
         self
     }
 
+    /// What the master does about processes that live but do not answer. Default: one that is
+    /// frozen for 30 s is replaced, one whose runtime is blocked for 30 s is reported; see
+    /// [`Liveness`].
+    pub fn liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
     /// Runs the functions of agent and workers on a current-thread runtime. Default: a
     /// multi-thread one. It concerns [`main`](Self::main) alone.
     pub fn current_thread(mut self) -> Self {
@@ -251,7 +275,7 @@ impl MasterBuilder {
     }
 
     fn main_of_master(self) -> Result<()> {
-        let (setup, _roles) = self.set_up()?;
+        let setup = self.set_up()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
         runtime.block_on(supervise(setup, mpsc::unbounded_channel()))
@@ -259,7 +283,7 @@ impl MasterBuilder {
 
     fn main_of_child(self, inheritance: Inheritance) -> Result<()> {
         let current_thread = self.current_thread;
-        let roles = self.roles()?;
+        let roles = self.roles();
         let mut builder = if current_thread {
             runtime::Builder::new_current_thread()
         } else {
@@ -294,12 +318,12 @@ impl MasterBuilder {
     pub async fn run(self) -> Result<ProcessName> {
         match identify()? {
             Identity::Master => {
-                let (setup, _roles) = self.set_up()?;
+                let setup = self.set_up()?;
                 run_master(setup).await?;
                 Ok(ProcessName::Master)
             }
             Identity::Child(inheritance) => {
-                let roles = self.roles()?;
+                let roles = self.roles();
                 let place = Place::take(*inheritance)?;
                 let name = place.name;
                 live(place, roles).await?;
@@ -309,16 +333,39 @@ impl MasterBuilder {
         }
     }
 
-    fn roles(self) -> Result<Roles> {
-        let missing = |what| Error::config(format!("the cluster has no {what}; give `.{what}(…)`"));
-        Ok(Roles {
-            agent: self.agent.ok_or_else(|| missing("agent"))?,
-            worker: self.worker.ok_or_else(|| missing("worker"))?,
-        })
+    fn roles(self) -> Roles {
+        Roles { agent: self.agent, worker: self.worker }
+    }
+
+    /// Each role has a function or a program, and not both.
+    fn check_roles(&self) -> Result<()> {
+        let roles = [
+            ("agent", self.agent.is_some(), self.launch.agent.is_some()),
+            ("worker", self.worker.is_some(), self.launch.worker.is_some()),
+        ];
+        for (role, function, program) in roles {
+            match (function, program) {
+                (false, false) => {
+                    return Err(Error::config(format!(
+                        "the cluster has no {role}; give `.{role}(…)` or `.{role}_command(…)`"
+                    )));
+                }
+                (true, true) => {
+                    return Err(Error::config(format!(
+                        "the cluster has two {role}s; give either `.{role}(…)` or \
+                         `.{role}_command(…)`"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Checks everything and binds the port.
-    fn set_up(mut self) -> Result<(Setup, Roles)> {
+    fn set_up(mut self) -> Result<Setup> {
+        self.check_roles()?;
+        self.liveness.check()?;
         if self.restart.shortest.is_zero() || self.restart.shortest > self.restart.longest {
             return Err(Error::config(format!(
                 "restart_backoff({:?}, {:?}): the first must be more than zero and at most the \
@@ -345,9 +392,10 @@ impl MasterBuilder {
             },
             launch: std::mem::take(&mut self.launch),
             shared: Shared { listener, port, token, workers },
+            liveness: self.liveness,
             observe: self.observe.take(),
         };
-        Ok((setup, self.roles()?))
+        Ok(setup)
     }
 }
 
@@ -417,6 +465,8 @@ mod tests {
         let MasterBuilder { agent, .. } = whole();
         let error = MasterBuilder { agent, ..Master::builder() }.run().await.unwrap_err();
         assert!(error.to_string().contains("give `.worker(…)`"), "{error}");
+        let error = whole().agent_command(Program::new("true")).run().await.unwrap_err();
+        assert!(error.to_string().contains("has two agents"), "{error}");
     }
 
     #[tokio::test]
@@ -436,7 +486,7 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_documentation() {
-        let (setup, _) = whole().set_up().unwrap();
+        let setup = whole().set_up().unwrap();
         let cores = thread::available_parallelism().unwrap().get();
         assert_eq!(setup.rules.workers as usize, cores);
         assert_eq!(setup.rules.ready_timeout, Duration::from_secs(30));

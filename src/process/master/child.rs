@@ -8,8 +8,9 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    path::PathBuf,
-    process::{self, Command},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -18,6 +19,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     dispatcher::{Event, Words},
     outbox::{Outbox, Outgoing, outbox},
+    program::Program,
     tail::Tail,
 };
 use crate::{
@@ -61,6 +63,10 @@ pub(super) struct Launch {
     /// Where all that children write goes, with who wrote it. Without it their stderr goes to the
     /// master's, and they have the master's stdout.
     pub(super) logs: Option<Logs>,
+    /// What runs as the agent in place of a function.
+    pub(super) agent: Option<Program>,
+    /// What runs as each worker in place of a function.
+    pub(super) worker: Option<Program>,
 }
 
 /// What every child of a master is told.
@@ -95,10 +101,22 @@ impl Child {
         heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut command = launch.command()?;
-        command.stdin(OwnedFd::from(theirs)).process_group(0);
+        let foreign = launch.foreign(name);
+        let ready_after = foreign.and_then(|program| program.ready_after);
+        let mut command = match foreign {
+            Some(program) => program.command(),
+            None => launch.command()?,
+        };
+        launch.prepare(&mut command, foreign);
+        // One that knows nothing of the link would take it for its input.
+        let stdin =
+            ready_after.map_or_else(|| Stdio::from(OwnedFd::from(theirs)), |_| Stdio::null());
+        command.stdin(stdin).process_group(0);
         let copied = launch.copied(&mut command)?;
-        let process = command.spawn()?;
+        let process = command.spawn().map_err(|error| {
+            let program = Path::new(command.get_program()).display();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
         // The command holds the child's ends of link and pipes; they must not outlive it here.
         drop(command);
         let pid = process.id();
@@ -109,6 +127,7 @@ impl Child {
             tail.follow(stream, onward, tag)?;
         }
 
+        // One that knows nothing of the link has closed its end already.
         let welcome = Body::Welcome(shared.welcome(name, generation));
         let fds = [shared.listener.as_fd()];
         let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
@@ -121,7 +140,10 @@ impl Child {
         let link = split(ours, Inbox::default())?;
         let (outbox, outgoing) = outbox();
         let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
-        let talk = tokio::spawn(talk(link, outgoing, name, pid, heard));
+        let talk = match ready_after {
+            Some(time) => tokio::spawn(speak_for(time, name, pid, heard)),
+            None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
+        };
         Ok(Self { name, pid, process, outbox, talk, tail })
     }
 
@@ -194,13 +216,26 @@ impl Launch {
             Some(args) => command.args(args),
             None => command.args(own),
         };
-        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        Ok(command)
+    }
+
+    /// What runs in place of a function of ours.
+    fn foreign(&self, name: ProcessName) -> Option<&Program> {
+        match name {
+            ProcessName::Worker(_) => self.worker.as_ref(),
+            ProcessName::Master | ProcessName::Agent => self.agent.as_ref(),
+        }
+    }
+
+    /// The environment of a child.
+    fn prepare(&self, command: &mut Command, foreign: Option<&Program>) {
+        let own = foreign.into_iter().flat_map(Program::variables);
+        command.envs(self.env.iter().chain(own).map(|(key, value)| (key, value)));
         command.env(MASTER_VARIABLE, process::id().to_string());
         // What a service manager told the master is not for its children.
         for variable in OF_THE_MASTER {
             command.env_remove(variable);
         }
-        Ok(command)
     }
 
     /// Gives the child pipes for what is to be copied, and says where it is to be copied to.
@@ -292,6 +327,20 @@ async fn talk(
     }
 }
 
+/// Says for a program that can't when it takes its place and is ready.
+async fn speak_for(
+    ready_after: Duration,
+    process: ProcessName,
+    pid: u32,
+    heard: mpsc::Sender<Heard>,
+) {
+    tokio::time::sleep(ready_after).await;
+    for words in [Words::Taken { answers_pings: false }, Words::Ready] {
+        // The master is gone only when no child is left.
+        let _ = heard.send(Heard::Event(Event::Said { process, pid, words })).await;
+    }
+}
+
 async fn listen(
     mut reader: Reader,
     process: ProcessName,
@@ -327,7 +376,7 @@ async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
 /// What a frame says of the life of its process; the frame itself where it is about something else.
 fn words(body: Body) -> Result<Words, Box<Body>> {
     match body {
-        Body::Taken(_) => Ok(Words::Taken),
+        Body::Taken(taken) => Ok(Words::Taken { answers_pings: taken.answers_pings }),
         Body::Ready(_) => Ok(Words::Ready),
         Body::Ended(Ended { how: Some(how) }) => Ok(match how {
             How::Done(_) => Words::Done,

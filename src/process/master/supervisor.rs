@@ -12,14 +12,17 @@ use tokio::{
 
 use super::{
     child::{Child, FromChild, Heard, Launch, Shared},
-    dispatcher::{Action, Dispatcher, Event, Rules},
+    dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
+    liveness::{Judge, Liveness, Remedy, Verdict},
+    orphans::Orphans,
+    proc::is_debugged,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     process::name::{Exit, ProcessName},
-    protocol::pb::{ClusterReady, control::Body},
+    protocol::pb::{ClusterReady, Panicked, control::Body},
 };
 
 /// How long the last words and lines of a child that is gone are waited for. They are there already
@@ -34,6 +37,7 @@ pub(super) struct Setup {
     pub(super) rules: Rules,
     pub(super) launch: Launch,
     pub(super) shared: Shared,
+    pub(super) liveness: Liveness,
     pub(super) observe: Option<Observe>,
 }
 
@@ -64,9 +68,15 @@ pub(super) async fn supervise(
         shared: setup.shared,
         children: BTreeMap::new(),
         hears,
+        judge: Judge::new(setup.liveness),
+        orphans: Orphans::adopt(),
         tell,
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
+    let hurry = async {
+        signals.0.recv().await;
+    };
+    supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
     wait_for_observer(observer, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
@@ -95,6 +105,8 @@ struct Supervisor {
     /// Those that are not reaped yet, by pid: two processes can have one name for a while.
     children: BTreeMap<u32, Child>,
     hears: mpsc::Sender<Heard>,
+    judge: Judge,
+    orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
 
@@ -110,7 +122,8 @@ impl Supervisor {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadline = self.dispatcher.next_deadline();
+            let deadlines = [self.dispatcher.next_deadline(), self.judge.next_deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
@@ -135,8 +148,18 @@ impl Supervisor {
                 },
                 () = sleep_to(deadline) => Event::Tick,
             };
-            verdict = self.dispatch(event);
+            let hangs = match event {
+                Event::Tick => self.judge(),
+                _ => Vec::new(),
+            };
+            verdict = std::iter::once(event).chain(hangs).find_map(|event| self.dispatch(event));
         }
+    }
+
+    /// Asks and judges those whose time has come.
+    fn judge(&mut self) -> Vec<Event> {
+        let verdicts = self.judge.handle_tick(Instant::now(), is_debugged);
+        verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict)).collect()
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -144,6 +167,9 @@ impl Supervisor {
         let mut events = VecDeque::from([event]);
         let mut verdict = None;
         while let Some(event) = events.pop_front() {
+            if let Event::Said { pid, words: Words::Taken { answers_pings: true }, .. } = event {
+                self.judge.take(pid);
+            }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
                     Action::Spawn { process, generation } => {
@@ -153,15 +179,17 @@ impl Supervisor {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
                     Action::Terminate { pid } => {
+                        self.judge.forget(pid);
                         self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
                         self.signal(pid, Kill::CONT);
                     }
                     Action::Kill { pid } => self.signal(pid, Kill::KILL),
                     Action::Tell(event) => {
-                        log(&event);
-                        // There may be no observer.
-                        let _ = self.tell.send(event);
+                        if let MasterEvent::Ready { pid, .. } = event {
+                            self.judge.watch(Instant::now(), pid);
+                        }
+                        self.tell(event);
                     }
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
@@ -191,7 +219,43 @@ impl Supervisor {
 
     /// Hands a frame to the component that it belongs to, and does what that wants.
     fn handle_frame(&mut self, FromChild { process, pid, body }: FromChild) {
-        tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
+        match *body {
+            Body::Pong(pong) => {
+                let verdict = self.judge.handle_pong(Instant::now(), pid, pong);
+                // An answer never ends anything.
+                let _ = verdict.and_then(|verdict| self.carry_out_verdict(verdict));
+            }
+            Body::Panicked(panicked) => {
+                let Panicked { count, message } = panicked;
+                self.tell(MasterEvent::Panicked { process, pid, count, message });
+            }
+            body => {
+                tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
+            }
+        }
+    }
+
+    /// Does what the judge wants; gives the event where the dispatcher has a part in it.
+    fn carry_out_verdict(&mut self, verdict: Verdict) -> Option<Event> {
+        let name = |pid| self.children.get(&pid).map(|child| child.name);
+        match verdict {
+            Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
+            Verdict::Hangs(pid, how, remedy) => {
+                self.tell(MasterEvent::Unresponsive { process: name(pid)?, pid, how, remedy });
+                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
+            }
+            Verdict::Answers(pid) => {
+                self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
+            }
+        }
+        None
+    }
+
+    /// Tells the log and whoever listens.
+    fn tell(&self, event: MasterEvent) {
+        log(&event);
+        // There may be no observer.
+        let _ = self.tell.send(event);
     }
 
     /// Does what a component wants.
@@ -213,10 +277,12 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
+            self.judge.forget(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }
         }
+        self.orphans.reap(|pid| self.children.contains_key(&pid));
     }
 }
 
@@ -280,6 +346,16 @@ fn log(event: &MasterEvent) {
             Some(pause) => tracing::error!("{death}; starting it again in {pause:?}"),
             None => tracing::error!("{death}"),
         },
+        MasterEvent::Unresponsive { process, pid, how, remedy } => match remedy {
+            Remedy::Report => tracing::error!(pid, "{process} is {how}; it is left alone"),
+            Remedy::Replace => tracing::error!(pid, "{process} is {how}; it is replaced"),
+        },
+        MasterEvent::Responsive { process, pid } => {
+            tracing::info!(pid, "{process} answers again");
+        }
+        MasterEvent::Panicked { process, pid, count, message } => {
+            tracing::error!(pid, count, "{process} goes on after a panic: {message}");
+        }
         MasterEvent::Stopping => tracing::info!("stopping"),
         MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
             tracing::info!(pid, "{process} stopped");

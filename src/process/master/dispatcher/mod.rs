@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use self::place::{Place, State};
 use super::{
     event::{Death, MasterEvent},
+    liveness::Unresponsive,
     restart::RestartPolicy,
 };
 use crate::process::name::{Exit, ProcessName};
@@ -39,6 +40,8 @@ pub(super) enum Event {
     Said { process: ProcessName, pid: u32, words: Words },
     /// The system said that a child is gone; with its last lines on stderr.
     Exited { process: ProcessName, pid: u32, exit: Exit, tail: Vec<String> },
+    /// This process does not answer, and is to be replaced.
+    Hangs { pid: u32, how: Unresponsive },
     /// A signal, or the handle, asks to stop; with an error where that is the reason.
     Stop(Option<String>),
     /// The deadline that [`Dispatcher::next_deadline`] gave may have passed.
@@ -48,8 +51,8 @@ pub(super) enum Event {
 /// What a child can say. It speaks of itself alone.
 #[derive(Debug)]
 pub(super) enum Words {
-    /// It runs the role that it was given.
-    Taken,
+    /// It runs the role that it was given, and may answer pings.
+    Taken { answers_pings: bool },
     /// Its set-up is done.
     Ready,
     /// Its function returned `Ok` after the stop.
@@ -158,6 +161,7 @@ impl Dispatcher {
                     self.handle_exit(now, process, pid, exit, &tail);
                 }
             }
+            Event::Hangs { pid, how } => self.handle_hang(now, pid, how),
             Event::Stop(error) => self.handle_stop(now, error),
             Event::Tick => self.handle_tick(now),
         }
@@ -183,7 +187,7 @@ impl Dispatcher {
             return;
         }
         match words {
-            Words::Taken => place.taken = true,
+            Words::Taken { .. } => place.taken = true,
             Words::Ready => {
                 if let State::Starting { .. } = place.state {
                     place.state = State::Ready { pid, since: now };
@@ -328,6 +332,21 @@ impl Dispatcher {
             self.terminate(now, process);
         } else {
             self.begin_stop(now, Verdict::Pending(process));
+        }
+    }
+
+    /// One that is blocked still has threads that may end it in order.
+    fn handle_hang(&mut self, now: Instant, pid: u32, how: Unresponsive) {
+        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
+            return;
+        };
+        if let State::Ready { .. } = place.state {
+            let process = place.process;
+            place.reason = Some(format!("was {how}: it did not answer the master in time"));
+            self.terminate(now, process);
+            if how == Unresponsive::Frozen {
+                self.kill(process);
+            }
         }
     }
 

@@ -120,7 +120,7 @@ impl Story {
 fn starts_the_agent_then_the_workers_then_all_is_ready() {
     let mut story = Story::new(2);
     story.wants(&["spawn agent 0"]);
-    story.says(Agent, Words::Taken);
+    story.says(Agent, Words::Taken { answers_pings: true });
     story.wants(&[]);
     story.says(Agent, Words::Ready);
     story.wants(&["spawn worker 0 0", "spawn worker 1 0"]);
@@ -171,7 +171,7 @@ fn a_worker_that_fails_at_the_start_stops_the_others_then_the_agent() {
 fn one_that_is_not_ready_in_time_is_blamed_with_what_it_said_last() {
     let mut story = Story::new(1);
     story.says(Agent, Words::Ready);
-    story.says(Worker(0), Words::Taken);
+    story.says(Worker(0), Words::Taken { answers_pings: true });
     story.wanted.clear();
     story.waits(READY);
     story.wants(&["terminate worker 0"]);
