@@ -54,6 +54,8 @@
 //! # Features
 //!
 //! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
+//! - `cli` (unix): `Master::builder()….main()` gives the program the commands `start`, `stop`,
+//!   `status`, `reload`, `scale` and `logs`; see [`cli::Command`] and `docs/operations.md`.
 
 // The documentation's examples are written as users write them.
 extern crate self as cluster_client;
@@ -87,6 +89,12 @@ pub use crate::process::{
     Agent, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle,
     ProcessName, Program, Remedy, Unresponsive, Worker,
 };
+/// The command line of a cluster, for programs that have arguments of their own (feature `cli`).
+#[cfg(all(unix, feature = "cli"))]
+pub mod cli {
+    pub use crate::process::cli::{Command, Logs, Reload, Scale, Start, Status, Stop};
+}
+
 pub use crate::{
     cluster::{
         Builder, Change, Cluster, ClusterClient, Deliveries, Delivery, Role, State, Subscription,

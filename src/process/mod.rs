@@ -45,6 +45,9 @@ mod role;
 
 mod master;
 
+#[cfg(feature = "cli")]
+pub(crate) mod cli;
+
 pub use self::{
     agent::Agent,
     joining::Joining,

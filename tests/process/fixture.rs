@@ -1,7 +1,7 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
 //! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
-//! `program`, `observer=fail|panic|stop`, `run` (`run().await` in place of `main()`).
+//! `program`, `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run` (`run().await` in place of `main()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
 //! `worker_next=…` (replacements alone):
@@ -26,9 +26,10 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
-    Options, Result, Worker, cluster_client,
+    Options, Result, Worker, cli, cluster_client,
 };
 
 pub(crate) fn main() -> ExitCode {
@@ -47,7 +48,37 @@ pub(crate) fn main() -> ExitCode {
             }
         };
     }
-    cluster.main()
+    cluster.run_blocking()
+}
+
+/// Names the variable with the keys of a fixture whose arguments are those of the command line.
+pub(crate) const KEYS: &str = "FIXTURE_KEYS";
+
+/// A fixture with the command line: the program's own arguments, or with the key `embed` beside
+/// others.
+pub(crate) fn command_line() -> ExitCode {
+    let keys = keys();
+    let cluster = describe(&keys);
+    if !keys.contains_key("embed") {
+        return cluster.main();
+    }
+    let Args { greeting, command } = Args::parse();
+    match command {
+        Some(command) => command.run(cluster.env("GREETING", greeting)),
+        None => {
+            println!("no command, {greeting}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A program with arguments of its own.
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value = "hello", global = true)]
+    greeting: String,
+    #[command(subcommand)]
+    command: Option<cli::Command>,
 }
 
 fn keys() -> HashMap<String, String> {
@@ -55,7 +86,10 @@ fn keys() -> HashMap<String, String> {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
     };
-    std::env::args().skip(2).map(pair).collect()
+    match std::env::var(KEYS) {
+        Ok(keys) => keys.split_whitespace().map(str::to_owned).map(pair).collect(),
+        Err(_) => std::env::args().skip(2).map(pair).collect(),
+    }
 }
 
 fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
@@ -93,6 +127,11 @@ fn say(name: &str, what: &str) {
 
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
+    match observer.split_once(':').unwrap_or((&observer, "")) {
+        ("exit", code) => std::process::exit(code.parse().unwrap()),
+        ("abort", _) => std::process::abort(),
+        _ => {}
+    }
     while let Some(event) = handle.next_event().await {
         match event {
             MasterEvent::Started { process, pid, generation, .. } => {

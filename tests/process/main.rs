@@ -7,6 +7,14 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod cli;
+#[cfg(target_os = "linux")]
+mod cli_logs;
+#[cfg(target_os = "linux")]
+mod cli_start;
+#[cfg(target_os = "linux")]
+mod cli_stop;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod identity;
@@ -32,6 +40,9 @@ fn main() -> std::process::ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--fixture") {
         return fixture::main();
     }
+    if std::env::var_os(fixture::KEYS).is_some() {
+        return fixture::command_line();
+    }
     support::adopt_orphans();
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
@@ -39,7 +50,17 @@ fn main() -> std::process::ExitCode {
             Ok(())
         })
     };
-    let tests = [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS].concat();
+    let tests = [
+        start::TESTS,
+        stop::TESTS,
+        restart::TESTS,
+        loss::TESTS,
+        identity::TESTS,
+        cli_start::TESTS,
+        cli_stop::TESTS,
+        cli_logs::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

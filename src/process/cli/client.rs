@@ -66,15 +66,20 @@ impl Client {
         ask: Ask,
         silence: Duration,
     ) -> Result<T, NoAnswer> {
-        let value = self.converse(ask, silence)?;
+        self.stream.set_write_timeout(Some(silence))?;
+        (&self.stream).write_all(&line(&Request { version: VERSION, ask }))?;
+        self.answer(silence)
+    }
+
+    /// Waits for the answer to what was asked before, once more.
+    pub(super) fn answer<T: DeserializeOwned>(&self, silence: Duration) -> Result<T, NoAnswer> {
+        let value = self.listen(silence)?;
         let wrong = |error| NoAnswer::Failed(format!("it gave an answer of another form: {error}"));
         serde_json::from_value(value).map_err(wrong)
     }
 
-    fn converse(&self, ask: Ask, silence: Duration) -> Result<Value, NoAnswer> {
+    fn listen(&self, silence: Duration) -> Result<Value, NoAnswer> {
         self.stream.set_read_timeout(Some(silence))?;
-        self.stream.set_write_timeout(Some(silence))?;
-        (&self.stream).write_all(&line(&Request { version: VERSION, ask }))?;
         let mut reader = BufReader::new(&self.stream);
         loop {
             let mut text = Vec::new();
@@ -132,7 +137,8 @@ fn listener(stream: &UnixStream) -> Result<Option<Pid>> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn listener(stream: &UnixStream) -> Result<Option<Pid>> {
     let address = stream.peer_addr().ok();
-    let lock = address.as_ref().and_then(|address| Some(address.as_pathname()?.with_file_name("lock")));
+    let lock =
+        address.as_ref().and_then(|address| Some(address.as_pathname()?.with_file_name("lock")));
     let pid = lock.and_then(|lock| std::fs::read_to_string(lock).ok()?.trim().parse().ok());
     Ok(pid.and_then(Pid::from_raw))
 }

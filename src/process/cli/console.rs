@@ -22,16 +22,11 @@ use tokio::{
 };
 
 use super::{
-    daemon::Launcher,
+    daemon::{Launcher, Teller},
     systemd::Manager,
-    wire::{
-        Answer, Ask, LogPaths, MAX_REQUEST, Reply, Request, Stopping, VERSION, WORKING, line,
-    },
+    wire::{Answer, Ask, LogPaths, MAX_REQUEST, Reply, Request, Stopping, VERSION, WORKING, line},
 };
-use crate::process::{
-    MasterEvent, MasterHandle,
-    name::ProcessName,
-};
+use crate::process::{MasterEvent, MasterHandle, name::ProcessName};
 
 /// Most connections that are served at once; others wait.
 const CONNECTIONS: usize = 16;
@@ -63,11 +58,14 @@ pub(super) async fn run(
     };
     let about = Arc::new(about);
     tokio::spawn(accept(listener, master.clone(), Arc::clone(&about)));
-    watch(master, launcher, &about).await;
+    match launcher.map(Launcher::listen).transpose() {
+        Ok(launcher) => watch(master, launcher, &about).await,
+        Err(error) => master.fail(format!("can't listen to the launcher: {error}")),
+    }
 }
 
 /// Follows what happens to the cluster, and tells those who wait for it.
-async fn watch(mut master: MasterHandle, mut launcher: Option<Launcher>, about: &About) {
+async fn watch(mut master: MasterHandle, mut launcher: Option<Teller>, about: &About) {
     let begin = Instant::now();
     let manager = Manager::from_environment();
     let mut ready = BTreeSet::new();
@@ -125,7 +123,7 @@ async fn sleep_for(left: Option<Duration>) {
 }
 
 /// Resolves when whoever waits for the start is gone. Nobody would know that it was started.
-async fn abandoned(launcher: &mut Option<Launcher>) {
+async fn abandoned(launcher: &mut Option<Teller>) {
     match launcher {
         Some(launcher) => launcher.gone().await,
         None => std::future::pending().await,
@@ -186,9 +184,7 @@ async fn serve(mut stream: UnixStream, master: MasterHandle, about: &About) -> i
 }
 
 /// Reads a request. The inner error is for the client.
-async fn request(
-    stream: impl tokio::io::AsyncRead + Unpin,
-) -> io::Result<Result<Ask, String>> {
+async fn request(stream: impl tokio::io::AsyncRead + Unpin) -> io::Result<Result<Ask, String>> {
     let mut text = Vec::new();
     let mut reader = BufReader::new(stream.take(MAX_REQUEST));
     reader.read_until(b'\n', &mut text).await?;

@@ -38,7 +38,7 @@ use tokio::{
 
 use super::{living::Living, wire::line};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     process::{
         inherit::{LAUNCHER_VARIABLE, take_launcher},
         name::Exit,
@@ -254,7 +254,7 @@ impl Start {
         let gone = async {
             loop {
                 if let Some(status) = child.try_wait()? {
-                    return Ok(Exit::from(status));
+                    return io::Result::Ok(Exit::from(status));
                 }
                 deaths.recv().await;
             }
@@ -296,10 +296,7 @@ fn signal_child(child: &Child, signal: Signal) {
 }
 
 /// The next piece of news; `None` after the last.
-async fn next(
-    news: &mut BufReader<OwnedReadHalf>,
-    text: &mut Vec<u8>,
-) -> Option<News> {
+async fn next(news: &mut BufReader<OwnedReadHalf>, text: &mut Vec<u8>) -> Option<News> {
     // What was read of a line stays in `text` where this is dropped.
     let left = MAX_NEWS.saturating_sub(text.len() as u64);
     match news.take(left).read_until(b'\n', text).await {

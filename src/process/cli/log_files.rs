@@ -74,7 +74,7 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn each(paths: &LogPaths) -> impl Iterator<Item = &Path> {
+pub(super) fn each(paths: &LogPaths) -> impl Iterator<Item = &Path> {
     let stderr = (paths.stderr != paths.stdout).then_some(paths.stderr.as_path());
     std::iter::once(paths.stdout.as_path()).chain(stderr)
 }
@@ -92,6 +92,16 @@ pub(super) fn open(paths: &LogPaths) -> Result<Logs> {
     let stdout = open(&paths.stdout)?;
     let stderr = if paths.stderr == paths.stdout { stdout.clone() } else { open(&paths.stderr)? };
     Ok(Logs { stdout, stderr })
+}
+
+/// The files of the instance, as a master in the background has them until it has opened them
+/// itself.
+pub(super) fn open_for_child(paths: &LogPaths) -> Result<[fs::File; 2]> {
+    let open = |path: &Path| {
+        let opened = LogFile::open(path).map_err(|error| failed(path, &error))?;
+        Ok::<_, Error>(opened.into_file())
+    };
+    Ok([open(&paths.stdout)?, open(&paths.stderr)?])
 }
 
 /// What the master itself writes to its stdout and stderr, on the way to the log files: through

@@ -64,6 +64,12 @@ pub(super) fn logs(instance: &Instance, lines: u32, follow: bool) -> Result<Exit
     Ok(Exit::Clean)
 }
 
+/// The last lines of a file; none where it can't be read.
+pub(super) fn last_lines(path: &Path, lines: usize) -> Vec<String> {
+    let text = Watched::new(path.to_owned()).last_lines(lines).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+}
+
 /// Where the logs are: the master knows; where none runs, in the place where they are by default.
 fn find(instance: &Instance) -> Result<Vec<PathBuf>> {
     let title = instance.title.as_str();

@@ -25,8 +25,6 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
-#[cfg(feature = "schedule")]
-pub use self::args::RunJob;
 pub use self::args::{Command, Logs, Reload, Scale, Start, Status, Stop};
 use self::{client::Client, wire::Ask};
 use super::{MasterBuilder, name::Exit};
@@ -51,9 +49,7 @@ impl Command {
     fn carry_out(self, cluster: MasterBuilder) -> Result<Exit> {
         match self {
             Self::Start(start) => start::start(start, cluster),
-            Self::Stop(stop) => {
-                stop::stop(&stop.of.instance(), stop.timeout, cluster.stop_limit())
-            }
+            Self::Stop(stop) => stop::stop(&stop.of.instance(), stop.timeout, cluster.stop_limit()),
             Self::Status(_) => Ok(Exit::Clean),
             Self::Reload(reload) => {
                 let instance = reload.of.instance();
@@ -71,8 +67,6 @@ impl Command {
                 println!("{} has {workers} workers", instance.title.as_str());
                 Ok(Exit::Clean)
             }
-            #[cfg(feature = "schedule")]
-            Self::RunJob(run) => Ok(Exit::Clean),
             Self::Logs(logs) => logs::logs(&logs.of.instance(), logs.lines, logs.follow),
         }
     }
@@ -85,7 +79,7 @@ pub(super) fn main(cluster: MasterBuilder) -> Result<Exit> {
         Err(error) => {
             // Help goes to stdout, mistakes go to stderr; neither may be read.
             let _ = error.print();
-            Ok(Exit::from_code(error.exit_code()))
+            Ok(Exit::from(error.exit_code()))
         }
     }
 }

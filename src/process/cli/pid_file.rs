@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::Pid;
 
+use super::living::Living;
 use crate::error::{Error, Result};
 
 /// A pid file of this process. It is removed when this is dropped, if it is still this process's.
@@ -92,9 +93,9 @@ fn read(path: &Path) -> io::Result<Content> {
     })
 }
 
-/// Whether there is no process of this number. One of another user counts as alive.
+/// Whether there is no process of this number, or one that has ended and was not waited for.
 fn is_gone(pid: Pid) -> bool {
-    test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+    Living::find(pid).is_none_or(|process| process.is_gone())
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {

@@ -1,7 +1,5 @@
 //! `start`: in the foreground this process becomes the master, in the background another one does.
 
-use std::{fs::File, io, path::Path, time::Duration};
-
 use super::{
     args::Start,
     console::{self, About},
@@ -13,7 +11,7 @@ use super::{
     wire::LogPaths,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     process::{
         MasterBuilder,
         master::report,
@@ -90,36 +88,60 @@ fn log_paths(start: &Start, instance: &Instance) -> Option<LogPaths> {
 
 /// Starts the master in the background and waits until the cluster is ready, or why it is not.
 fn launch(start: &Start, cluster: &MasterBuilder, instance: &Instance) -> Result<Exit> {
-    let title = instance.title.as_str().to_owned();
     // Nobody may rename the log files of an instance that runs.
-    let lock: Lock = instance.lock()?;
+    let lock = instance.lock()?;
+    let outcome = launch_locked(start, cluster, instance, lock);
+    if !matches!(outcome, Ok(Exit::Clean)) {
+        instance.sweep();
+    }
+    outcome
+}
+
+fn launch_locked(
+    start: &Start,
+    cluster: &MasterBuilder,
+    instance: &Instance,
+    lock: Lock,
+) -> Result<Exit> {
+    let title = instance.title.as_str();
     if let Some(path) = &start.pid_file {
         PidFile::check(path)?;
     }
     let paths = log_files::paths(&instance.title, start.stdout.as_deref(), start.stderr.as_deref());
     log_files::rotate(&paths)?;
-    let outputs = log_files::open_for_child(&paths)?;
-    // The master takes it; who is faster is told by one of the two.
+    let launch = daemon::Start {
+        title: title.to_owned(),
+        outputs: log_files::open_for_child(&paths)?,
+        limit: start.timeout.unwrap_or(cluster.start_limit()),
+        stop_limit: cluster.stop_limit(),
+    };
+    // The master takes it. Where somebody else is faster, the master says so.
     drop(lock);
-    let limit = start.timeout.unwrap_or(cluster.start_limit());
-    let stop_limit = cluster.stop_limit();
-    let outcome = daemon::Start { title: title.clone(), outputs, limit, stop_limit }.run();
-    match outcome {
-        Ok(Outcome::Ready { pid, port, after }) => {
+    match launch.run()? {
+        Outcome::Ready { pid, port, after } => {
             let seconds = after.as_secs_f64();
             println!("{title} is ready after {seconds:.1} s: pid {pid}, cluster port {port}");
             println!("logs: {}", paths.stdout.display());
             Ok(Exit::Clean)
         }
-        Ok(Outcome::Failed { exit, reason }) => {
-            instance.sweep();
+        Outcome::Failed { exit, reason } => {
             eprintln!("{title} did not start: {reason}");
             quote(&paths, &reason);
             Ok(exit)
         }
-        Err(error) => {
-            instance.sweep();
-            Err(error)
+    }
+}
+
+/// Shows what was logged last, as far as the reason does not have it already.
+fn quote(paths: &LogPaths, reason: &str) {
+    for path in log_files::each(paths) {
+        let lines = logs::last_lines(path, LAST_LINES);
+        let is_new = |line: &&String| !reason.contains(line.trim());
+        if lines.iter().any(|line| is_new(&line)) {
+            eprintln!("the last lines of {}:", path.display());
+            for line in lines {
+                eprintln!("  {line}");
+            }
         }
     }
 }

@@ -37,12 +37,19 @@ pub(super) fn stop(
     };
     let pid = client.pid();
     let mut left = client.master.children();
-    let own_limit = match client.ask::<Stopping>(Ask::Stop, SILENCE) {
+    let mut answer = client.ask::<Stopping>(Ask::Stop, SILENCE);
+    if let Err(NoAnswer::Silent) = answer {
+        println!("the master of {title} (pid {pid}) does not answer; waking it");
+        // What it was asked waits in its socket.
+        client.master.signal(Signal::CONT);
+        answer = client.answer(SILENCE);
+    }
+    let own_limit = match answer {
         Ok(stopping) => Duration::from_millis(stopping.limit_ms),
         // It is as good as stopped; what it leaves behind is waited for.
         Err(NoAnswer::Gone) => own_limit,
         Err(NoAnswer::Silent) => {
-            println!("the master of {title} (pid {pid}) does not answer; waking it");
+            println!("it does not answer even so");
             client.master.signal(Signal::TERM);
             client.master.signal(Signal::CONT);
             own_limit

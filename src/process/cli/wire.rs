@@ -44,9 +44,6 @@ pub(super) enum Ask {
     Reload,
     /// Answered when there are as many.
     Scale { workers: u32 },
-    /// Answered when the job is done.
-    #[cfg(feature = "schedule")]
-    RunJob { name: String },
     /// The value is [`LogPaths`], or null where the instance has no log files.
     Logs,
 }

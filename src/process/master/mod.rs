@@ -17,6 +17,8 @@ mod restart;
 mod supervisor;
 mod tail;
 
+#[cfg(feature = "cli")]
+pub(super) use builder::report;
 pub use builder::{Master, MasterBuilder};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;

@@ -38,7 +38,7 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
-    pub(super) observe: Option<Observe>,
+    pub(super) observers: Vec<Observe>,
 }
 
 /// Runs the whole life of the cluster, on a current-thread runtime, so that all children have the
@@ -53,15 +53,13 @@ pub(super) async fn supervise(
     let deaths = signal(SignalKind::child()).map_err(no_signals)?;
     let mut signals = (Stops::new().map_err(no_signals)?, deaths);
     let (hears, heard) = mpsc::channel(QUEUE);
-    let (tell, told) = broadcast::channel(EVENTS);
-    let observer = match setup.observe {
-        Some(observe) => {
-            let handle = MasterHandle::new(asks.clone(), told, setup.shared.port);
-            let started = start_observer(observe, handle);
-            Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
-        }
-        None => None,
-    };
+    let tell = broadcast::Sender::new(EVENTS);
+    let mut observers = Vec::new();
+    for observe in setup.observers {
+        let handle = MasterHandle::new(asks.clone(), tell.subscribe(), setup.shared.port);
+        let started = start_observer(observe, handle);
+        observers.push(started.map_err(|error| Error::io("can't start the observer", &error))?);
+    }
     let mut supervisor = Supervisor {
         dispatcher: Dispatcher::new(setup.rules),
         launch: setup.launch,
@@ -78,16 +76,14 @@ pub(super) async fn supervise(
     };
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
-    wait_for_observer(observer, stop_timeout).await;
+    wait_for_observers(observers, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
 }
 
-/// The observer gets the time to say its last; what it does beyond that is cut off by the exit.
-async fn wait_for_observer(observer: Option<oneshot::Receiver<()>>, limit: Duration) {
-    if let Some(observer) = observer
-        && timeout(limit, observer).await.is_err()
-    {
-        tracing::warn!("the observer has not ended with the cluster; leaving it");
+/// Observers get the time to say their last; what they do beyond that is cut off by the exit.
+async fn wait_for_observers(observers: Vec<oneshot::Receiver<()>>, limit: Duration) {
+    if timeout(limit, futures::future::join_all(observers)).await.is_err() {
+        tracing::warn!("an observer has not ended with the cluster; leaving it");
     }
 }
 
