@@ -86,8 +86,9 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle,
-    ProcessName, Program, Remedy, Unresponsive, Worker,
+    Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
+    MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
+    Remedy, Sent, Unresponsive, Worker,
 };
 /// The command line of a cluster, for programs that have arguments of their own (feature `cli`).
 #[cfg(all(unix, feature = "cli"))]

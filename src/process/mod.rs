@@ -33,6 +33,7 @@ mod name;
 mod output;
 
 mod inherit;
+mod messenger;
 mod panics;
 mod place;
 
@@ -55,6 +56,7 @@ pub use self::{
         Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
         Unresponsive,
     },
+    messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},
     worker::Worker,
 };

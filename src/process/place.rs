@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    messenger::Hub,
     name::{Exit, ProcessName},
     panics,
 };
@@ -55,6 +56,7 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
+    pub(super) hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
@@ -92,6 +94,9 @@ impl Place {
         if name == ProcessName::Agent && listener.is_none() {
             return Err(malformed("no cluster listener"));
         }
+        let hub = Hub::new();
+        // Nobody else knows the hub yet; what it does not know of is no peers.
+        hub.hear(Body::Peers(welcome.peers.unwrap_or_default()));
         let (stop_sender, stop) = watch::channel(false);
         let (cluster_ready_sender, cluster_ready) = watch::channel(false);
         let (asked_sender, asked) = watch::channel(0);
@@ -104,6 +109,7 @@ impl Place {
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
+            hub: Arc::clone(&hub),
             stop,
             cluster_ready,
             said_ready: AtomicBool::new(false),
@@ -120,6 +126,7 @@ impl Place {
                 sigterm,
                 say,
                 sayings,
+                hub,
                 stop: stop_sender,
                 cluster_ready: cluster_ready_sender,
                 asked: asked_sender,
@@ -218,6 +225,7 @@ struct Control {
     sigterm: Signal,
     say: mpsc::UnboundedSender<Say>,
     sayings: mpsc::UnboundedReceiver<Say>,
+    hub: Arc<Hub>,
     stop: watch::Sender<bool>,
     cluster_ready: watch::Sender<bool>,
     asked: watch::Sender<u64>,
@@ -227,20 +235,24 @@ struct Control {
 impl Control {
     async fn run(self) {
         let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
-        let Self { stop, cluster_ready, asked, panicked, .. } = self;
+        let Self { hub, stop, cluster_ready, asked, panicked, .. } = self;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
-        tokio::spawn(write(writer, sayings));
+        tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
         tokio::spawn(tell_panics(panicked, say.clone()));
         loop {
             tokio::select! {
                 frame = reader.read() => match frame {
-                    Ok(Body::ClusterReady(_)) => drop(cluster_ready.send_replace(true)),
+                    Ok(Body::ClusterReady(_)) => {
+                        hub.open();
+                        cluster_ready.send_replace(true);
+                    }
                     Ok(Body::Ping(ping)) => {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
                         asked.send_replace(ping.seq);
                     }
-                    // What a newer master may say to a program that does not know it.
-                    Ok(_) => {}
+                    // What is left is what a newer master may say to a program that does not
+                    // know it.
+                    Ok(body) => drop(hub.hear(body)),
                     Err(_) => lose_master(),
                 },
                 Some(()) = sigterm.recv() => drop(stop.send_replace(true)),
@@ -249,11 +261,22 @@ impl Control {
     }
 }
 
-async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>) {
-    while let Some(Say { body, written }) = sayings.recv().await {
-        if writer.write(body).await.is_err() {
-            lose_master();
+async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>, hub: Arc<Hub>) {
+    loop {
+        let Say { body, written } = tokio::select! {
+            message = hub.next() => {
+                write_or_lose(&mut writer, message).await;
+                continue;
+            }
+            Some(say) = sayings.recv() => say,
+        };
+        // The last words come after the last messages. The hub is closed by now.
+        if matches!(body, Body::Ended(_)) {
+            while let Some(message) = hub.take() {
+                write_or_lose(&mut writer, message).await;
+            }
         }
+        write_or_lose(&mut writer, body).await;
         // Nobody may wait for it any more.
         let _ = written.send(());
     }
@@ -271,6 +294,12 @@ async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::Unbound
 
 /// The shortest time between two frames that tell of panics, however many there are.
 const BETWEEN_PANICS: Duration = Duration::from_secs(1);
+
+async fn write_or_lose(writer: &mut Writer, body: Body) {
+    if writer.write(body).await.is_err() {
+        lose_master();
+    }
+}
 
 /// Ends this process, and whatever it started that is still in its process group, because the
 /// master is gone. Does not return.

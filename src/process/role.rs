@@ -85,6 +85,8 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             (How::Panicked(text), Err(error))
         }
     };
+    // What the function sent goes out before its last words; nothing more comes in.
+    place.hub.close();
     place.say_within(Body::Ended(Ended { how: Some(how) }), LAST_WORDS).await;
     // The runtime ends next, and nothing that was left to the background would be done.
     leave_all().await;

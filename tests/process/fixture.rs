@@ -15,6 +15,8 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
+//! More keys and behaviours are in `fixture_health.rs`.
+//!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
 use std::{
@@ -31,6 +33,11 @@ use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
     Options, Result, Worker, cli, cluster_client,
 };
+
+use crate::fixture_health;
+
+/// The arguments, as key and value.
+pub(crate) type Keys = HashMap<String, String>;
 
 pub(crate) fn main() -> ExitCode {
     let keys = keys();
@@ -81,7 +88,7 @@ struct Args {
     command: Option<cli::Command>,
 }
 
-fn keys() -> HashMap<String, String> {
+fn keys() -> Keys {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
@@ -92,14 +99,18 @@ fn keys() -> HashMap<String, String> {
     }
 }
 
-fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
+fn describe(keys: &Keys) -> MasterBuilder {
     let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
     let millis = |key: &str| number(key).map(Duration::from_millis);
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
-        .env("FIXTURE_ENV", "from the master")
-        .agent(agent)
-        .worker(worker);
+        .env("FIXTURE_ENV", "from the master");
+    if !keys.contains_key("agent_program") {
+        cluster = cluster.agent(agent);
+    }
+    if !keys.contains_key("worker_program") {
+        cluster = cluster.worker(worker);
+    }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
     }
@@ -115,12 +126,13 @@ fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
+    let cluster = fixture_health::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
 
 /// One line, in one write, so that lines of several processes do not mix.
-fn say(name: &str, what: &str) {
+pub(crate) fn say(name: &str, what: &str) {
     let line = format!("{name} {} {what}\n", std::process::id());
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
@@ -152,6 +164,15 @@ async fn observe(mut handle: MasterHandle, observer: String) {
             MasterEvent::Died(death) => {
                 let pause = death.restart_in.map(|pause| pause.as_millis());
                 say("master", &format!("died {death}; restart in {pause:?}"));
+            }
+            MasterEvent::Unresponsive { process, pid, how, remedy, .. } => {
+                say("master", &format!("unresponsive {process} {pid} {how} {remedy:?}"));
+            }
+            MasterEvent::Responsive { process, pid, .. } => {
+                say("master", &format!("responsive {process} {pid}"));
+            }
+            MasterEvent::Panicked { process, pid, count, message, .. } => {
+                say("master", &format!("panicked {process} {pid} {count} {message}"));
             }
             MasterEvent::Stopping => say("master", "stopping"),
             MasterEvent::Stopped { process, pid, exit, .. } => {
@@ -261,7 +282,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
 }
 
 /// The behaviour under the first of these keys that was given.
-fn behaviour<const N: usize>(keys: &HashMap<String, String>, of: [Option<&str>; N]) -> String {
+fn behaviour<const N: usize>(keys: &Keys, of: [Option<&str>; N]) -> String {
     of.into_iter().flatten().find_map(|key| keys.get(key).cloned()).unwrap_or_default()
 }
 
@@ -331,7 +352,7 @@ async fn after_ready(name: &str, behaviour: &str) {
             say(name, &format!("nests {}", nested.id()));
             thread::spawn(move || nested.wait());
         }
-        _ => {}
+        other => fixture_health::after_ready(name, other).await,
     }
 }
 
@@ -358,6 +379,6 @@ async fn finish(name: &str, behaviour: &str) {
     }
 }
 
-fn millis_of(text: &str) -> Duration {
+pub(crate) fn millis_of(text: &str) -> Duration {
     Duration::from_millis(text.parse().unwrap())
 }

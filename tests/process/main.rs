@@ -17,9 +17,19 @@ mod cli_stop;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
+mod fixture_health;
+#[cfg(target_os = "linux")]
+mod foreign;
+#[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
+mod liveness;
+#[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod orphans;
+#[cfg(target_os = "linux")]
+mod panics;
 #[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]
@@ -59,6 +69,10 @@ fn main() -> std::process::ExitCode {
         cli_start::TESTS,
         cli_stop::TESTS,
         cli_logs::TESTS,
+        liveness::TESTS,
+        panics::TESTS,
+        orphans::TESTS,
+        foreign::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     dispatcher::{Event, Words},
-    outbox::{Outbox, Outgoing, outbox},
+    outbox::{Outbox, Outgoing, Room, outbox},
     program::Program,
     tail::Tail,
 };
@@ -33,7 +33,7 @@ use crate::{
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Ended, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{AgentPlace, Ended, Peers, Welcome, WorkerPlace, control::Body, ended::How, welcome},
     },
 };
 
@@ -98,6 +98,7 @@ impl Child {
         shared: &Shared,
         name: ProcessName,
         generation: u32,
+        peers: Peers,
         heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
@@ -128,7 +129,7 @@ impl Child {
         }
 
         // One that knows nothing of the link has closed its end already.
-        let welcome = Body::Welcome(shared.welcome(name, generation));
+        let welcome = Body::Welcome(shared.welcome(name, generation, peers));
         let fds = [shared.listener.as_fd()];
         let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
         // The socket is empty, so this does not block. A child that is gone already is noticed by
@@ -269,7 +270,7 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 impl Shared {
-    fn welcome(&self, name: ProcessName, generation: u32) -> Welcome {
+    fn welcome(&self, name: ProcessName, generation: u32, peers: Peers) -> Welcome {
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
                 let place = WorkerPlace { index, count: self.workers };
@@ -286,6 +287,7 @@ impl Shared {
             port: self.port.into(),
             token: self.token.secret().to_vec().into(),
             listeners,
+            peers: Some(peers),
         }
     }
 }
@@ -315,8 +317,9 @@ async fn talk(
     pid: u32,
     heard: mpsc::Sender<Heard>,
 ) {
+    let room = outgoing.room();
     let why = tokio::select! {
-        why = listen(reader, process, pid, heard) => why,
+        why = listen(reader, room, process, pid, heard) => why,
         why = speak(writer, outgoing) => why,
     };
     match why {
@@ -343,11 +346,14 @@ async fn speak_for(
 
 async fn listen(
     mut reader: Reader,
+    room: Room,
     process: ProcessName,
     pid: u32,
     heard: mpsc::Sender<Heard>,
 ) -> LinkError {
     loop {
+        // One that sends and does not read what it gets back is not read either.
+        room.wait().await;
         let said = match reader.read().await {
             Ok(body) => match words(body) {
                 Ok(words) => Heard::Event(Event::Said { process, pid, words }),
@@ -365,8 +371,9 @@ async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
     while let Some(body) = outgoing.next().await {
         match writer.write(body).await {
             Ok(()) => {}
-            // What the child said last may still be in the socket.
-            Err(LinkError::Gone) => break,
+            // What the child said last may still be in the socket, and what is said to it now makes
+            // room for nobody's sake but that of those who wait for room.
+            Err(LinkError::Gone) => while outgoing.next().await.is_some() {},
             Err(error) => return error,
         }
     }

@@ -1,6 +1,6 @@
 //! The handle that the master gives to its observer.
 
-use std::{pin::Pin, thread};
+use std::{pin::Pin, sync::Arc, thread};
 
 use tokio::{
     runtime,
@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::event::MasterEvent;
+use crate::process::messenger::{Hub, Messenger};
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
@@ -33,13 +34,15 @@ pub(super) type Observe = Box<dyn FnOnce(MasterHandle) -> Pin<Box<dyn Future<Out
 pub struct MasterHandle {
     requests: Requests,
     events: broadcast::Receiver<MasterEvent>,
+    hub: Arc<Hub>,
     port: u16,
 }
 
 impl Clone for MasterHandle {
     fn clone(&self) -> Self {
         let events = self.events.resubscribe();
-        Self { requests: self.requests.clone(), events, port: self.port }
+        let (requests, hub) = (self.requests.clone(), Arc::clone(&self.hub));
+        Self { requests, events, hub, port: self.port }
     }
 }
 
@@ -47,9 +50,10 @@ impl MasterHandle {
     pub(super) fn new(
         requests: Requests,
         events: broadcast::Receiver<MasterEvent>,
+        hub: Arc<Hub>,
         port: u16,
     ) -> Self {
-        Self { requests, events, port }
+        Self { requests, events, hub, port }
     }
 
     /// Waits for the next event. `None` after the last process is gone. An observer that is more
@@ -81,6 +85,12 @@ impl MasterHandle {
     pub fn fail(&self, error: impl Into<String>) {
         // As above.
         let _ = self.requests.send(Request::Stop(Some(error.into())));
+    }
+
+    /// Sends messages to agent and workers, and gets what they send to the master's pid.
+    #[must_use]
+    pub fn messenger(&self) -> Messenger {
+        Messenger::new(Arc::clone(&self.hub))
     }
 
     /// The cluster port, on `127.0.0.1`.

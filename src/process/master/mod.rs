@@ -14,6 +14,7 @@ mod outbox;
 mod proc;
 mod program;
 mod restart;
+mod router;
 mod supervisor;
 mod tail;
 

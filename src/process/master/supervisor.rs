@@ -1,7 +1,12 @@
 //! The master's hands: makes events of what the system and the children say, and carries out what
 //! the [dispatcher](super::dispatcher) decides.
 
-use std::{collections::BTreeMap, collections::VecDeque, io, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::Signal as Kill;
 use tokio::{
@@ -18,10 +23,14 @@ use super::{
     liveness::{Judge, Liveness, Remedy, Verdict},
     orphans::Orphans,
     proc::is_debugged,
+    router::{Router, ToPid},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    process::name::{Exit, ProcessName},
+    process::{
+        messenger::{Hub, Peer},
+        name::{Exit, ProcessName},
+    },
     protocol::pb::{ClusterReady, Panicked, control::Body},
 };
 
@@ -54,9 +63,11 @@ pub(super) async fn supervise(
     let mut signals = (Stops::new().map_err(no_signals)?, deaths);
     let (hears, heard) = mpsc::channel(QUEUE);
     let tell = broadcast::Sender::new(EVENTS);
+    let hub = Hub::new();
     let mut observers = Vec::new();
     for observe in setup.observers {
-        let handle = MasterHandle::new(asks.clone(), tell.subscribe(), setup.shared.port);
+        let (told, hub) = (tell.subscribe(), Arc::clone(&hub));
+        let handle = MasterHandle::new(asks.clone(), told, hub, setup.shared.port);
         let started = start_observer(observe, handle);
         observers.push(started.map_err(|error| Error::io("can't start the observer", &error))?);
     }
@@ -65,6 +76,8 @@ pub(super) async fn supervise(
         launch: setup.launch,
         shared: setup.shared,
         children: BTreeMap::new(),
+        router: Router::new(std::process::id(), fastrand::Rng::new()),
+        hub: Arc::clone(&hub),
         hears,
         judge: Judge::new(setup.liveness),
         orphans: Orphans::adopt(),
@@ -76,6 +89,7 @@ pub(super) async fn supervise(
     };
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
+    hub.close();
     wait_for_observers(observers, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
 }
@@ -100,6 +114,9 @@ struct Supervisor {
     shared: Shared,
     /// Those that are not reaped yet, by pid: two processes can have one name for a while.
     children: BTreeMap<u32, Child>,
+    router: Router,
+    /// The messenger of the program around the master, which the router has for one process more.
+    hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
     judge: Judge,
     orphans: Orphans,
@@ -118,8 +135,12 @@ impl Supervisor {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadlines = [self.dispatcher.next_deadline(), self.judge.next_deadline()];
-            let deadline = deadlines.into_iter().flatten().min();
+            // Time must not wait behind what children say without end.
+            let deadline = self.next_deadline();
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                verdict = self.tick();
+                continue;
+            }
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
@@ -135,27 +156,36 @@ impl Supervisor {
                     self.reap();
                     continue;
                 }
-                Some(heard) = heard.recv() => match heard {
+                heard = next_heard(&mut heard, &self.hub) => match heard {
                     Heard::Event(event) => event,
                     Heard::Frame(frame) => {
                         self.handle_frame(frame);
                         continue;
                     }
                 },
-                () = sleep_to(deadline) => Event::Tick,
+                () = sleep_to(deadline) => continue,
             };
-            let hangs = match event {
-                Event::Tick => self.judge(),
-                _ => Vec::new(),
-            };
-            verdict = std::iter::once(event).chain(hangs).find_map(|event| self.dispatch(event));
+            verdict = self.dispatch(event);
         }
     }
 
-    /// Asks and judges those whose time has come.
-    fn judge(&mut self) -> Vec<Event> {
-        let verdicts = self.judge.handle_tick(Instant::now(), is_debugged);
-        verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict)).collect()
+    fn next_deadline(&self) -> Option<Instant> {
+        let dispatcher = self.dispatcher.next_deadline();
+        [dispatcher, self.router.next_deadline(), self.judge.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) -> Option<Result<(), String>> {
+        let now = Instant::now();
+        let frames = self.router.handle_tick(now);
+        self.say(frames);
+        let verdicts = self.judge.handle_tick(now, is_debugged);
+        let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
+        let hangs: Vec<_> = hangs.collect();
+        std::iter::once(Event::Tick).chain(hangs).find_map(|event| self.dispatch(event))
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -176,15 +206,14 @@ impl Supervisor {
                     }
                     Action::Terminate { pid } => {
                         self.judge.forget(pid);
+                        let frames = self.router.on_leaving(pid);
+                        self.say(frames);
                         self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
                         self.signal(pid, Kill::CONT);
                     }
                     Action::Kill { pid } => self.signal(pid, Kill::KILL),
                     Action::Tell(event) => {
-                        if let MasterEvent::Ready { pid, .. } = event {
-                            self.judge.watch(Instant::now(), pid);
-                        }
                         self.tell(event);
                     }
                     Action::Finish(outcome) => verdict = Some(outcome),
@@ -196,7 +225,8 @@ impl Supervisor {
 
     fn spawn(&mut self, process: ProcessName, generation: u32) -> Event {
         let hears = self.hears.clone();
-        match Child::spawn(&self.launch, &self.shared, process, generation, hears) {
+        let peers = self.router.peers_of(process);
+        match Child::spawn(&self.launch, &self.shared, process, generation, peers, hears) {
             Ok(child) => {
                 let pid = child.pid;
                 self.children.insert(pid, child);
@@ -225,6 +255,10 @@ impl Supervisor {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
             }
+            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+                let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
+                self.say(frames);
+            }
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
@@ -247,21 +281,43 @@ impl Supervisor {
         None
     }
 
-    /// Tells the log and whoever listens.
-    fn tell(&self, event: MasterEvent) {
+    /// Tells the components, the log and whoever listens.
+    fn tell(&mut self, event: MasterEvent) {
         log(&event);
+        match event {
+            MasterEvent::Ready { pid, .. } => self.judge.watch(Instant::now(), pid),
+            MasterEvent::ClusterReady { .. } => self.hub.open(),
+            _ => {}
+        }
+        let frames = self.router.on_event(&event);
+        self.say(frames);
         // There may be no observer.
         let _ = self.tell.send(event);
     }
 
+    fn say(&mut self, frames: Vec<ToPid>) {
+        for (pid, body) in frames {
+            self.carry_out(Out::To(pid, body));
+        }
+    }
+
     /// Does what a component wants.
-    fn carry_out(&self, out: Out) {
+    fn carry_out(&mut self, out: Out) {
         match out {
+            Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
             Out::To(pid, body) => {
                 // One that is gone does not hear it, and need not.
                 let Some(child) = self.children.get(&pid) else { return };
-                if child.say(body).is_err() {
-                    tracing::warn!(process = %child.name, pid, "it does not read; a frame is lost");
+                match child.say(body).map_err(|body| *body) {
+                    Ok(()) => {}
+                    Err(Body::DeliverMessage(message)) => {
+                        let receipt = self.router.on_no_room(pid, &message);
+                        self.say(receipt);
+                    }
+                    Err(_) => {
+                        let process = child.name;
+                        tracing::warn!(%process, pid, "it does not read; a frame is lost");
+                    }
                 }
             }
         }
@@ -296,6 +352,20 @@ async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
     let tail = child.tail.lines();
     // The master is gone only when no child is left.
     let _ = hears.send(Heard::Event(Event::Exited { process, pid, exit, tail })).await;
+}
+
+/// What comes next from the children, or from the program around the master; neither waits for the
+/// other for long.
+async fn next_heard(heard: &mut mpsc::Receiver<Heard>, hub: &Hub) -> Heard {
+    tokio::select! {
+        // The other end lives in the supervisor.
+        Some(heard) = heard.recv() => heard,
+        body = hub.next() => Heard::Frame(FromChild {
+            process: ProcessName::Master,
+            pid: std::process::id(),
+            body: Box::new(body),
+        }),
+    }
 }
 
 async fn sleep_to(deadline: Option<Instant>) {

@@ -79,8 +79,8 @@ impl World {
 
     fn check_logs(&mut self) -> Result<(), String> {
         for subscriber in &mut self.subscribers {
-            let era = self.places[subscriber.place].era;
-            subscriber.check_log(era, &self.upstream.lock())?;
+            let link = self.places[subscriber.place].link.0;
+            subscriber.check_log(link, &self.upstream.lock())?;
         }
         for place in &mut self.places {
             self.faults.publish_failures += place.publisher.take_answers();

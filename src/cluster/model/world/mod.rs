@@ -47,8 +47,7 @@ struct Place {
     link: (Hop, Instant),
     /// Which links there are; another one is another `Hop`.
     relay: usize,
-    /// Counts the times that the topics of the follower may have become others.
-    era: u64,
+    /// It was noted that the topics of the follower may have become others.
     era_noted: bool,
     publisher: Publisher,
 }
@@ -69,7 +68,6 @@ impl World {
             follower: None,
             link: down,
             relay: 0,
-            era: 0,
             era_noted: false,
             publisher: Publisher::default(),
         };
@@ -170,7 +168,8 @@ impl World {
         let Some(follower) = &self.places[place].follower else { return };
         if key.0 == WATCH {
             let subscription = follower.subscribe::<MessagePack, u64>(key.0, args(key.1, alias));
-            self.subscribers.push(Subscriber::new(place, key, subscription, eager));
+            let link = self.places[place].link.0;
+            self.subscribers.push(Subscriber::new(place, key, subscription, eager, link));
             return;
         }
         let follower = follower.clone();
@@ -191,7 +190,8 @@ impl World {
             let Answered { place, key, eager, answer } = answered;
             match answer.await.ok().flatten() {
                 Some(subscription) => {
-                    self.subscribers.push(Subscriber::new(place, key, subscription, eager));
+                    let link = self.places[place].link.0;
+                    self.subscribers.push(Subscriber::new(place, key, subscription, eager, link));
                 }
                 None => self.faults.refusals += 1,
             }
@@ -338,11 +338,8 @@ impl World {
     }
 
     fn new_era(&mut self, places: std::ops::Range<usize>) {
-        for place in places {
-            self.places[place].era += 1;
-            let subscribers = self.subscribers.iter_mut();
-            subscribers.filter(|other| other.place == place).for_each(Subscriber::note_era);
-        }
+        let subscribers = self.subscribers.iter_mut();
+        subscribers.filter(|other| places.contains(&other.place)).for_each(Subscriber::note_era);
     }
 }
 
