@@ -32,6 +32,8 @@ mod name;
 
 mod output;
 
+mod inspect;
+
 mod inherit;
 mod messenger;
 mod panics;

@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    inspect,
     messenger::Hub,
     name::{Exit, ProcessName},
     panics,
@@ -63,7 +64,8 @@ pub(super) struct Place {
     /// The last ping, which the user's runtime has to answer.
     asked: watch::Receiver<u64>,
     /// Unbounded, because what it holds is: three things in a life, two answers to each of the
-    /// master's pings, of which few are under way at a time, and a panic a second.
+    /// master's pings and one to each time that it inspects, of which few are under way at a time,
+    /// and a panic a second.
     say: mpsc::UnboundedSender<Say>,
 }
 
@@ -245,6 +247,13 @@ impl Control {
                     Ok(Body::ClusterReady(_)) => {
                         hub.open();
                         cluster_ready.send_replace(true);
+                    }
+                    Ok(Body::Inspect(inspect)) => {
+                        let say = say.clone();
+                        // On another thread, since it takes locks that the user's threads hold.
+                        tokio::task::spawn_blocking(move || {
+                            say_soon(&say, Body::Inspected(inspect::answer(inspect)));
+                        });
                     }
                     Ok(Body::Ping(ping)) => {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));

@@ -111,13 +111,13 @@ impl Home {
 
     /// The pids of this process of a cluster that is or was ready, as `worker-0`, the oldest first.
     pub(crate) fn pids(&self, title: &str, process: &str) -> Vec<u32> {
-        let log = self.wait_log(title, "cluster-ready");
+        let log = self.wait_log(title, " cluster-ready ");
         started(&log).filter(|(name, _)| name == process).map(|(_, pid)| pid).collect()
     }
 
     /// The pids of all processes of a cluster that is or was ready.
     pub(crate) fn running(&self, title: &str) -> Vec<u32> {
-        let log = self.wait_log(title, "cluster-ready");
+        let log = self.wait_log(title, " cluster-ready ");
         started(&log).map(|(_, pid)| pid).chain([self.pid(title)]).collect()
     }
 
