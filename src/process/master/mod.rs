@@ -4,6 +4,7 @@
 //! [`supervisor`] makes its events and carries out its actions; [`child`] is one process.
 
 mod builder;
+mod channels;
 mod child;
 mod dispatcher;
 mod event;
