@@ -11,9 +11,9 @@ impl MasterBuilder {
         self.workers.unwrap_or_else(super::default_workers)
     }
 
-    /// How long its stop takes at most: workers and agent take turns.
+    /// How long its stop takes at most: workers, agent, and what left its group take turns.
     pub(in crate::process) fn stop_limit(&self) -> Duration {
-        self.stop_timeout.saturating_mul(2).saturating_add(SLACK)
+        self.stop_timeout.saturating_mul(3).saturating_add(SLACK)
     }
 
     /// How long its start takes at most until it fails by itself, with a reason: agent and workers
