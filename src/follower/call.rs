@@ -312,16 +312,17 @@ impl Shared {
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        if !cancels && state.link.is_some() {
+        if !cancels && state.link_of(id).is_some() {
             // What is queued can't be taken back: it runs to its end, and its answer says whether
             // it is published.
             return;
         }
         if state.requests.remove(&id).is_some()
-            && let Some(registered) = &state.link
+            && let Some(link) = state.link_of(id)
         {
-            let _ = registered.link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
+        state.leave_if_done();
     }
 }
 

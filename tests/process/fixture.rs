@@ -8,7 +8,7 @@
 //! `fail`, `panic`, `hang`, `die` before ready; `slow:MS` is ready late; `bind:PORT` fails
 //! where the port is taken; after ready: `early` returns, `deaf`
 //! never returns, `busy` blocks its whole runtime,
-//! `hook:MS` cleans up for that long, `family` starts processes of its own,
+//! `hook:MS` cleans up for that long, `family` starts processes of its own, `family_panic` panics then,
 //! `escape` starts one that leaves the process group
 //! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
 //! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
@@ -248,7 +248,7 @@ async fn agent(agent: Agent) -> Result<()> {
     after_ready("agent", &behaviour).await;
     agent.shutdown().await;
     finish("agent", &behaviour).await;
-    Ok(())
+    fixture_health::end(&behaviour)
 }
 
 async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -278,7 +278,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
     finish(&name, &behaviour).await;
-    Ok(())
+    Ok(fixture_health::end(&behaviour)?)
 }
 
 /// The behaviour under the first of these keys that was given.
@@ -327,6 +327,10 @@ async fn after_ready(name: &str, behaviour: &str) {
             }
         }
         "family" => start_family(name),
+        "family_panic" => {
+            start_family(name);
+            panic!("the fixture panics with a family");
+        }
         "escape" => {
             let mut escaped = Command::new("setsid");
             escaped.args(["sleep", "3"]).stdout(Stdio::null());

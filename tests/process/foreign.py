@@ -1,7 +1,7 @@
 """An agent or a worker in another language, from proto/cluster/v1/control.proto alone.
 
 Its argument is a behaviour: `die` exits before it is ready, `hang` is never ready, `fail` says why
-it ends, `pings` answers pings, `frozen` says that it does and does not; nothing is a good process.
+it ends, `pings` answers pings, `frozen` says that it does and does not, `panics` tells of an exception; nothing is a good process.
 """
 
 import os
@@ -144,6 +144,7 @@ def main():
         number, body = link.receive()
         if number == CLUSTER_READY:
             say(name, "cluster-ready")
+        if number == CLUSTER_READY and behaviour == "panics":
             link.send(PANICKED, field(1, 1) + field(2, b"an exception of Python"))
         if number == PING and behaviour == "pings":
             seq = dict(fields(body))[1]

@@ -14,6 +14,7 @@ mod cli_logs;
 mod cli_start;
 #[cfg(target_os = "linux")]
 mod cli_stop;
+mod endings;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
@@ -73,6 +74,7 @@ fn main() -> std::process::ExitCode {
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        endings::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

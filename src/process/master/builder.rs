@@ -22,7 +22,7 @@ use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
     handle::{MasterHandle, Observe, Request, Requests},
-    liveness::Liveness,
+    liveness::{Liveness, Remedy},
     program::Program,
     restart::RestartPolicy,
     supervisor::{Setup, supervise},
@@ -82,6 +82,7 @@ impl Master {
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
             liveness: Liveness::default(),
+            on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
             console: None,
@@ -101,6 +102,7 @@ pub struct MasterBuilder {
     stop_timeout: Duration,
     restart: RestartPolicy,
     liveness: Liveness,
+    on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
     /// The command line's own observer.
@@ -142,7 +144,7 @@ impl MasterBuilder {
     /// [`Worker::ready`], waits for [`Worker::shutdown`], cleans up and returns.
     ///
     /// What it started and left behind is killed when its process is gone, as far as it is in the
-    /// process group. Only a process that made a session of its own (`setsid`) outlives it.
+    /// process group. A process that left the group (`setsid`) outlives it, and ends with the cluster.
     pub fn worker<F, Fut, E>(mut self, worker: F) -> Self
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
@@ -232,6 +234,18 @@ impl MasterBuilder {
     /// [`Liveness`].
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// What is done about a worker in which something else than its function panicked: a task, say.
+    /// Default: [`Remedy::Replace`], since a part of it may be missing now; its replacement is ready
+    /// before it is asked to stop. It comes at once where the worker was ready for `healthy_after`,
+    /// else after the pause of `restart_backoff`, during which the worker goes on.
+    ///
+    /// An agent lives on in any case. [`MasterEvent::Panicked`](super::MasterEvent::Panicked) tells
+    /// of both.
+    pub fn on_worker_panic(mut self, remedy: Remedy) -> Self {
+        self.on_worker_panic = remedy;
         self
     }
 
@@ -419,6 +433,7 @@ impl MasterBuilder {
             shared: Shared { listener, port, token, workers },
             liveness: self.liveness,
             observers: self.observe.take().into_iter().chain(self.console.take()).collect(),
+            on_worker_panic: self.on_worker_panic,
         };
         Ok(setup)
     }

@@ -12,6 +12,7 @@ mod handle;
 mod liveness;
 mod orphans;
 mod outbox;
+mod panics;
 mod proc;
 mod program;
 mod restart;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io, iter,
     sync::Arc,
     time::Duration,
 };
@@ -22,6 +22,7 @@ use super::{
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
     liveness::{Judge, Liveness, Remedy, Verdict},
     orphans::Orphans,
+    panics::Panics,
     proc::is_debugged,
     router::{Router, ToPid},
 };
@@ -48,6 +49,7 @@ pub(super) struct Setup {
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
     pub(super) observers: Vec<Observe>,
+    pub(super) on_worker_panic: Remedy,
 }
 
 /// Runs the whole life of the cluster, on a current-thread runtime, so that all children have the
@@ -72,6 +74,8 @@ pub(super) async fn supervise(
         observers.push(started.map_err(|error| Error::io("can't start the observer", &error))?);
     }
     let mut supervisor = Supervisor {
+        panics: Panics::new(setup.rules.restart),
+        on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules),
         launch: setup.launch,
         shared: setup.shared,
@@ -119,6 +123,8 @@ struct Supervisor {
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
     judge: Judge,
+    panics: Panics,
+    on_worker_panic: Remedy,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -170,11 +176,13 @@ impl Supervisor {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let dispatcher = self.dispatcher.next_deadline();
-        [dispatcher, self.router.next_deadline(), self.judge.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.dispatcher.next_deadline(),
+            self.router.next_deadline(),
+            self.judge.next_deadline(),
+            self.panics.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -184,8 +192,10 @@ impl Supervisor {
         self.say(frames);
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
-        let hangs: Vec<_> = hangs.collect();
-        std::iter::once(Event::Tick).chain(hangs).find_map(|event| self.dispatch(event))
+        let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
+        events.extend(self.panics.take_due(now).into_iter().map(replace));
+        events.into_iter().find_map(|event| self.dispatch(event))
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -205,7 +215,7 @@ impl Supervisor {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
                     Action::Terminate { pid } => {
-                        self.judge.forget(pid);
+                        self.forget(pid);
                         let frames = self.router.on_leaving(pid);
                         self.say(frames);
                         self.signal(pid, Kill::TERM);
@@ -213,9 +223,7 @@ impl Supervisor {
                         self.signal(pid, Kill::CONT);
                     }
                     Action::Kill { pid } => self.signal(pid, Kill::KILL),
-                    Action::Tell(event) => {
-                        self.tell(event);
-                    }
+                    Action::Tell(event) => self.tell(event),
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
@@ -254,6 +262,9 @@ impl Supervisor {
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
+                if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
+                    self.panics.panicked(Instant::now(), process, pid);
+                }
             }
             body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
@@ -281,12 +292,24 @@ impl Supervisor {
         None
     }
 
+    /// A process is gone, or leaves, and is not watched over any more.
+    fn forget(&mut self, pid: u32) {
+        self.judge.forget(pid);
+        self.panics.forget(pid);
+    }
+
     /// Tells the components, the log and whoever listens.
     fn tell(&mut self, event: MasterEvent) {
         log(&event);
         match event {
-            MasterEvent::Ready { pid, .. } => self.judge.watch(Instant::now(), pid),
-            MasterEvent::ClusterReady { .. } => self.hub.open(),
+            MasterEvent::Ready { pid, .. } => {
+                self.judge.watch(Instant::now(), pid);
+                self.panics.watch(Instant::now(), pid);
+            }
+            MasterEvent::ClusterReady { .. } => {
+                self.hub.open();
+                self.panics.open();
+            }
             _ => {}
         }
         let frames = self.router.on_event(&event);
@@ -329,7 +352,7 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.judge.forget(pid);
+            self.forget(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }

@@ -40,6 +40,8 @@ pub(super) enum Event {
     Said { process: ProcessName, pid: u32, words: Words },
     /// The system said that a child is gone; with its last lines on stderr.
     Exited { process: ProcessName, pid: u32, exit: Exit, tail: Vec<String> },
+    /// This process is to be replaced, for this reason.
+    Replace { pid: u32, why: String },
     /// This process does not answer, and is to be replaced.
     Hangs { pid: u32, how: Unresponsive },
     /// A signal, or the handle, asks to stop; with an error where that is the reason.
@@ -161,6 +163,7 @@ impl Dispatcher {
                     self.handle_exit(now, process, pid, exit, &tail);
                 }
             }
+            Event::Replace { pid, why } => self.handle_replace(now, pid, why),
             Event::Hangs { pid, how } => self.handle_hang(now, pid, how),
             Event::Stop(error) => self.handle_stop(now, error),
             Event::Tick => self.handle_tick(now),
@@ -332,6 +335,17 @@ impl Dispatcher {
             self.terminate(now, process);
         } else {
             self.begin_stop(now, Verdict::Pending(process));
+        }
+    }
+
+    fn handle_replace(&mut self, now: Instant, pid: u32, why: String) {
+        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
+            return;
+        };
+        if let State::Ready { .. } = place.state {
+            let process = place.process;
+            place.reason = Some(why);
+            self.terminate(now, process);
         }
     }
 
