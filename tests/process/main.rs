@@ -14,6 +14,8 @@ mod cli_logs;
 mod cli_start;
 #[cfg(target_os = "linux")]
 mod cli_stop;
+#[cfg(target_os = "linux")]
+mod cli_systemd;
 mod endings;
 #[cfg(target_os = "linux")]
 mod fixture;
@@ -70,6 +72,7 @@ fn main() -> std::process::ExitCode {
         cli_start::TESTS,
         cli_stop::TESTS,
         cli_logs::TESTS,
+        cli_systemd::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,

@@ -92,6 +92,7 @@ async fn watch(mut master: MasterHandle, mut launcher: Option<Teller>, about: &A
         };
         let Some(event) = event else { return };
         manager.tell(&event);
+        note(&event);
         match event {
             MasterEvent::Ready { process, .. } => {
                 ready.insert(process);
@@ -107,6 +108,26 @@ async fn watch(mut master: MasterHandle, mut launcher: Option<Teller>, about: &A
             }
             _ => {}
         }
+    }
+}
+
+/// Says what went wrong where it will be seen, if the program has no log of its own to say it in.
+fn note(event: &MasterEvent) {
+    if tracing::dispatcher::has_been_set() {
+        return;
+    }
+    match event {
+        MasterEvent::Died(death) => match death.restart_in {
+            Some(pause) => eprintln!("{death}; starting it again in {pause:?}"),
+            None => eprintln!("{death}"),
+        },
+        MasterEvent::Unresponsive { process, pid, how, .. } => {
+            eprintln!("{process} (pid {pid}) is {how}");
+        }
+        MasterEvent::Panicked { process, pid, count, message } => {
+            eprintln!("{process} (pid {pid}) panicked ({count} so far): {message}");
+        }
+        _ => {}
     }
 }
 

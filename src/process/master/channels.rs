@@ -67,6 +67,8 @@ const QUESTIONS: usize = 64;
 /// Asks all processes at once and collects what they say.
 #[derive(Debug, Default)]
 pub(super) struct Inspector {
+    /// Who answers.
+    pids: BTreeSet<u32>,
     last_id: u64,
     questions: BTreeMap<u64, Question>,
 }
@@ -81,24 +83,29 @@ struct Question {
 }
 
 impl Inspector {
-    /// Asks these processes; gives what is to be said to each.
+    /// A process that answers is there.
+    pub(super) fn watch(&mut self, pid: u32) {
+        self.pids.insert(pid);
+    }
+
+    /// Asks all; gives what is to be said to whom.
     pub(super) fn ask(
         &mut self,
         now: Instant,
-        pids: BTreeSet<u32>,
         answer: oneshot::Sender<Channels>,
-    ) -> Option<Body> {
+    ) -> Vec<(u32, Body)> {
         self.questions.retain(|_, question| !question.answer.is_closed());
-        if pids.is_empty() || self.questions.len() == QUESTIONS {
+        if self.pids.is_empty() || self.questions.len() == QUESTIONS {
             // Who asked may be gone.
             let _ = answer.send(Channels::new());
-            return None;
+            return Vec::new();
         }
         self.last_id += 1;
         let deadline = now + LIMIT;
-        let question = Question { deadline, waits_for: pids, heard: Channels::new(), answer };
-        self.questions.insert(self.last_id, question);
-        Some(Body::Inspect(Inspect { id: self.last_id }))
+        let (waits_for, heard) = (self.pids.clone(), Channels::new());
+        self.questions.insert(self.last_id, Question { deadline, waits_for, heard, answer });
+        let question = Body::Inspect(Inspect { id: self.last_id });
+        self.pids.iter().map(|pid| (*pid, question.clone())).collect()
     }
 
     /// Takes the answer of a process.
@@ -112,7 +119,8 @@ impl Inspector {
     }
 
     /// A process is gone, and answers nothing any more.
-    pub(super) fn handle_end(&mut self, pid: u32) {
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.pids.remove(&pid);
         for question in self.questions.values_mut() {
             question.waits_for.remove(&pid);
         }
@@ -168,18 +176,25 @@ mod tests {
         Inspected { id, channels: vec![report], omitted: 0 }
     }
 
-    fn ask(inspector: &mut Inspector, pids: &[u32]) -> (u64, oneshot::Receiver<Channels>) {
+    fn inspector(pids: &[u32]) -> Inspector {
+        let mut inspector = Inspector::default();
+        pids.iter().for_each(|pid| inspector.watch(*pid));
+        inspector
+    }
+
+    fn ask(inspector: &mut Inspector) -> (u64, oneshot::Receiver<Channels>) {
         let (sender, receiver) = oneshot::channel();
-        let asked = inspector.ask(Instant::now(), pids.iter().copied().collect(), sender);
-        let Some(Body::Inspect(Inspect { id })) = asked else { panic!("{asked:?}") };
+        let asked = inspector.ask(Instant::now(), sender);
+        assert_eq!(asked.len(), inspector.pids.len());
+        let Body::Inspect(Inspect { id }) = asked[0].1 else { panic!("{asked:?}") };
         (id, receiver)
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_who_answer_are_heard_and_one_that_does_not_holds_nobody_up_for_long() {
-        let mut inspector = Inspector::default();
-        let (first, mut heard_first) = ask(&mut inspector, &[1, 2]);
-        let (second, mut heard_second) = ask(&mut inspector, &[1, 2]);
+        let mut inspector = inspector(&[1, 2]);
+        let (first, mut heard_first) = ask(&mut inspector);
+        let (second, mut heard_second) = ask(&mut inspector);
         inspector.handle_answer(1, answer(first, "a"));
         inspector.handle_answer(1, answer(second, "b"));
         inspector.handle_answer(3, answer(second, "not asked"));
@@ -198,19 +213,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_gone_is_not_waited_for() {
-        let mut inspector = Inspector::default();
-        let (id, mut heard) = ask(&mut inspector, &[1, 2]);
+        let mut inspector = inspector(&[1, 2]);
+        let (id, mut heard) = ask(&mut inspector);
         inspector.handle_answer(1, answer(id, "a"));
-        inspector.handle_end(2);
+        inspector.forget(2);
         assert_eq!(heard.try_recv().unwrap().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn open_questions_are_bounded() {
-        let mut inspector = Inspector::default();
-        let _open: Vec<_> = (0..QUESTIONS).map(|_| ask(&mut inspector, &[1])).collect();
+        let mut inspector = inspector(&[1]);
+        let _open: Vec<_> = (0..QUESTIONS).map(|_| ask(&mut inspector)).collect();
         let (sender, mut receiver) = oneshot::channel();
-        assert!(inspector.ask(Instant::now(), BTreeSet::from([1]), sender).is_none());
+        assert!(inspector.ask(Instant::now(), sender).is_empty());
         assert!(receiver.try_recv().unwrap().is_empty());
     }
 

@@ -7,7 +7,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::event::MasterEvent;
+use super::{channels::Channels, event::MasterEvent};
 use crate::process::messenger::{Hub, Messenger};
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
@@ -18,6 +18,8 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
+    /// What channels the processes take part in; answered within about a second.
+    Inspect(oneshot::Sender<Channels>),
 }
 
 /// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by

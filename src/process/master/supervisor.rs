@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    channels::{Channels, Inspector},
     child::{Child, FromChild, Heard, Launch, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
@@ -85,6 +86,7 @@ pub(super) async fn supervise(
         hears,
         judge: Judge::new(setup.liveness),
         orphans: Orphans::adopt(),
+        inspector: Inspector::default(),
         tell,
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
@@ -122,6 +124,8 @@ struct Supervisor {
     /// The messenger of the program around the master, which the router has for one process more.
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
+    /// Asks the processes about their channels.
+    inspector: Inspector,
     judge: Judge,
     panics: Panics,
     on_worker_panic: Remedy,
@@ -157,6 +161,10 @@ impl Supervisor {
                 // The sender lives in `supervise`.
                 Some(request) = asked.recv() => match request {
                     Request::Stop(error) => Event::Stop(error),
+                    Request::Inspect(answer) => {
+                        self.inspect(answer);
+                        continue;
+                    }
                 },
                 Some(()) = deaths.recv() => {
                     self.reap();
@@ -175,12 +183,20 @@ impl Supervisor {
         }
     }
 
+    /// Asks all who are able to answer about their channels.
+    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
+        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+            self.carry_out(Out::To(pid, question));
+        }
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.dispatcher.next_deadline(),
             self.router.next_deadline(),
             self.judge.next_deadline(),
             self.panics.next_deadline(),
+            self.inspector.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -190,6 +206,7 @@ impl Supervisor {
         let now = Instant::now();
         let frames = self.router.handle_tick(now);
         self.say(frames);
+        self.inspector.handle_tick(now);
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
@@ -205,6 +222,7 @@ impl Supervisor {
         while let Some(event) = events.pop_front() {
             if let Event::Said { pid, words: Words::Taken { answers_pings: true }, .. } = event {
                 self.judge.take(pid);
+                self.inspector.watch(pid);
             }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
@@ -259,6 +277,7 @@ impl Supervisor {
                 // An answer never ends anything.
                 let _ = verdict.and_then(|verdict| self.carry_out_verdict(verdict));
             }
+            Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
@@ -295,6 +314,7 @@ impl Supervisor {
     /// A process is gone, or leaves, and is not watched over any more.
     fn forget(&mut self, pid: u32) {
         self.judge.forget(pid);
+        self.inspector.forget(pid);
         self.panics.forget(pid);
     }
 
