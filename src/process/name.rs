@@ -30,6 +30,9 @@ impl fmt::Display for ProcessName {
 /// | --- | --- | --- |
 /// | 0 | any | it was asked to stop, and did |
 /// | 1 | master | the start failed |
+/// | 1 | command line | it was not done, and says why |
+/// | 2 | command line | the arguments make no sense |
+/// | 3 | `status` | the instance does not run |
 /// | 1 | agent, worker | its function returned an error, or returned before it was asked to stop |
 /// | 101 | agent, worker | its function panicked |
 /// | 110 | agent, worker | the master is gone |
