@@ -45,6 +45,7 @@ fn every_line_says_who_wrote_it() {
 fn a_renamed_file_is_opened_anew_by_all() {
     let home = Home::new("workers=1 worker=hook:0");
     home.ok("start --daemon --title one");
+    home.wait_log("one", " cluster-ready ");
     let (path, moved) = (home.log_path("one"), home.path().join("moved.log"));
     fs::rename(&path, &moved).unwrap();
     home.ok("stop --title one");
@@ -77,8 +78,8 @@ fn paths_are_taken_as_they_are() {
     let ran = home.run_command(command);
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(!home.path().join("created.log").exists());
-    let out = fs::read_to_string(home.path().join("new").join(name)).unwrap();
-    assert!(out.contains("cluster-ready"), "{out}");
+    let out = home.path().join("new").join(name);
+    until("the lines are there", || fs::read_to_string(&out).unwrap().contains("cluster-ready "));
     // The running master knows where they are.
     let shown = home.ok("logs --title one -n 1000");
     assert!(shown.contains("cluster-ready"), "{shown}");
