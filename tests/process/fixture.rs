@@ -16,6 +16,7 @@
 //! channel and publishes its name there.
 //!
 //! More keys and behaviours are in `fixture_health.rs`.
+//! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
@@ -34,7 +35,7 @@ use cluster_client::{
     Options, Result, Worker, cli, cluster_client,
 };
 
-use crate::fixture_health;
+use crate::{fixture_health, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -88,7 +89,7 @@ struct Args {
     command: Option<cli::Command>,
 }
 
-fn keys() -> Keys {
+pub(crate) fn keys() -> Keys {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
@@ -126,7 +127,10 @@ fn describe(keys: &Keys) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
-    let cluster = fixture_health::describe(cluster, keys);
+    if keys.contains_key("messenger") {
+        cluster = cluster.agent(talk::agent).worker(talk::worker);
+    }
+    cluster = fixture_health::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
@@ -143,6 +147,9 @@ async fn observe(mut handle: MasterHandle, observer: String) {
         ("exit", code) => std::process::exit(code.parse().unwrap()),
         ("abort", _) => std::process::abort(),
         _ => {}
+    }
+    if let Some(scene) = keys().remove("messenger") {
+        tokio::spawn(talk::master(handle.messenger(), scene));
     }
     while let Some(event) = handle.next_event().await {
         match event {

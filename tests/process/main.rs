@@ -30,6 +30,8 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod messenger;
+#[cfg(target_os = "linux")]
 mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
@@ -41,6 +43,8 @@ mod start;
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -73,6 +77,7 @@ fn main() -> std::process::ExitCode {
         cli_stop::TESTS,
         cli_logs::TESTS,
         cli_systemd::TESTS,
+        messenger::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,

@@ -129,6 +129,17 @@ impl Cluster {
         self.said.iter().filter(|line| has(line, text)).count()
     }
 
+    /// Waits until this many lines contain this.
+    pub(crate) fn wait_count(&mut self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count(text) < count {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(why) => panic!("no {count} lines `{text}` ({why}) in {:#?}", self.said),
+            }
+        }
+    }
+
     /// Where the first line that contains this is.
     pub(crate) fn position(&self, text: &str) -> usize {
         let found = self.said.iter().position(|line| has(line, text));

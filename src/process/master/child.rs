@@ -394,3 +394,57 @@ fn words(body: Body) -> Result<Words, Box<Body>> {
         other => Err(Box::new(other)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream as Blocking, time::Duration};
+
+    use prost::Message;
+
+    use super::*;
+    use crate::protocol::pb::{Control, MessageReceipt, SendMessage};
+
+    /// The master's end of a link to a process that does with the other end what it wants.
+    fn link() -> (Blocking, Outbox, mpsc::Receiver<Heard>, JoinHandle<()>) {
+        let (ours, theirs) = Blocking::pair().unwrap();
+        let (outbox, outgoing) = outbox();
+        let (hears, heard) = mpsc::channel(64);
+        let link = split(ours, Inbox::default()).unwrap();
+        let talk = tokio::spawn(talk(link, outgoing, ProcessName::Agent, 7, hears));
+        (theirs, outbox, heard, talk)
+    }
+
+    #[tokio::test]
+    async fn one_that_floods_and_does_not_read_is_not_read_either() {
+        let (mut theirs, outbox, mut heard, _talk) = link();
+        // Long enough for a machine that is busy, since its end means that nobody reads any more.
+        theirs.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+        let flood = tokio::task::spawn_blocking(move || {
+            let message = SendMessage { data: vec![b'1'; 1024].into(), ..SendMessage::default() };
+            let control = Control { body: Some(Body::SendMessage(message)) }.encode_to_vec();
+            let frame = [&(control.len() as u32).to_be_bytes()[..], &control].concat();
+            let sent = (0..100_000).take_while(|_| theirs.write_all(&frame).is_ok()).count();
+            (sent, theirs)
+        });
+        let answers = async {
+            let receipt = MessageReceipt { id: 1, taken: 1, ..MessageReceipt::default() };
+            while let Some(Heard::Frame(_)) = heard.recv().await {
+                outbox.push(Body::MessageReceipt(receipt)).unwrap();
+            }
+        };
+        let (sent, _theirs) = tokio::select! {
+            sent = flood => sent.unwrap(),
+            () = answers => unreachable!("the link ends with the test"),
+        };
+        assert!((500..10_000).contains(&sent), "{sent} frames were read");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_ends_the_link() {
+        let (mut theirs, _outbox, mut heard, talk) = link();
+        theirs.write_all(&[0, 0, 0, 3, 0xff, 0xff, 0xff]).unwrap();
+        talk.await.unwrap();
+        assert!(heard.recv().await.is_none());
+        assert!(theirs.write_all(&[0]).is_err(), "it is closed, so the child exits");
+    }
+}
