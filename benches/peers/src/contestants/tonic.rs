@@ -17,7 +17,7 @@ use self::generated::{
 use super::{Ask, Caller, Feed, hub::Hub, only_one_key, small};
 use crate::harness::{Result, Source};
 
-#[expect(clippy::use_self, unreachable_pub, unused_qualifications, reason = "generated")]
+#[expect(clippy::allow_attributes, unreachable_pub, unused_qualifications, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/peers.Peer.rs"));
 }
