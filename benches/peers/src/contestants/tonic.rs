@@ -76,8 +76,8 @@ pub(super) async fn serve(source: Source) -> Result<u16> {
     let port = listener.local_addr()?.port();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = PeerServer::new(Service { hub: Hub::start(&source, |value| value) });
-    let server = Server::builder().add_service(service.max_encoding_message_size(LARGEST));
-    tokio::spawn(server.serve_with_incoming(incoming));
+    let service = service.max_encoding_message_size(LARGEST);
+    tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
     Ok(port)
 }
 
