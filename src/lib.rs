@@ -54,6 +54,7 @@
 //! # Features
 //!
 //! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
+//! - `schedule` (unix): jobs by cron or interval in the workers, [`Schedule`].
 
 // The documentation's examples are written as users write them.
 extern crate self as cluster_client;
@@ -74,6 +75,8 @@ mod options;
 #[cfg(all(unix, feature = "process"))]
 mod process;
 mod protocol;
+#[cfg(unix)]
+mod runtime_dir;
 mod server;
 mod spec;
 
@@ -82,8 +85,13 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Master, MasterBuilder, MasterEvent, MasterHandle, ProcessName,
-    Worker,
+    Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
+    MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
+    Remedy, Sent, Unresponsive, Worker,
+};
+#[cfg(all(unix, feature = "schedule"))]
+pub use crate::process::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
 };
 pub use crate::{
     cluster::{

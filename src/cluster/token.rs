@@ -1,15 +1,16 @@
 //! The token of a port where no master hands one out: a file that only this user can read.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
 };
 
 use crate::{
     error::{Error, Result},
     protocol::handshake::{self, Token},
+    runtime_dir,
 };
 
 /// The token of `port`, made by whoever asks first.
@@ -18,11 +19,11 @@ use crate::{
 ///
 /// The directory or file is not this user's alone, or can't be used.
 pub(super) fn of_port(port: u16) -> Result<Token> {
-    in_directory(&directory(), port)
+    in_directory(&runtime_dir::directory(), port)
 }
 
 fn in_directory(directory: &Path, port: u16) -> Result<Token> {
-    own(directory)?;
+    runtime_dir::own(directory)?;
     let path = directory.join(format!("{port}.token"));
     for _ in 0..2 {
         match read(&path) {
@@ -32,38 +33,6 @@ fn in_directory(directory: &Path, port: u16) -> Result<Token> {
         }
     }
     Err(failed(&path, &io::ErrorKind::NotFound.into()))
-}
-
-/// `$XDG_RUNTIME_DIR/cluster-client`, or a directory of this user's own below the temporary one.
-fn directory() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(runtime) => PathBuf::from(runtime).join("cluster-client"),
-        None => {
-            let uid = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("cluster-client-{uid}"))
-        }
-    }
-}
-
-/// Makes sure that the directory is this user's and closed to others. Another user could have made
-/// it first, and would know every token in it.
-fn own(directory: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(failed(directory, &error));
-        }
-        _ => {}
-    }
-    let meta = fs::symlink_metadata(directory).map_err(|error| failed(directory, &error))?;
-    let is_mine = meta.uid() == rustix::process::geteuid().as_raw();
-    if meta.is_dir() && is_mine && meta.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(Error::config(format!(
-        "{} must be a directory of this user with mode 0700; remove it, or give a token with \
-         .token(..)",
-        directory.display()
-    )))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{joining::Joining, place::Place};
+use super::{
+    joining::Joining,
+    messenger::{Messenger, Peer, Peers},
+    place::Place,
+};
 use crate::{
     cluster::{Builder, ClusterClient, Role},
     error::{Error, Result},
@@ -149,6 +153,19 @@ impl Agent {
     /// Cancel safe.
     pub async fn cluster_ready(&self) {
         self.place.cluster_ready().await;
+    }
+
+    /// Sends messages to the other processes of the cluster, and gets theirs.
+    #[must_use]
+    pub fn messenger(&self) -> Messenger {
+        Messenger::new(Arc::clone(&self.place.hub))
+    }
+
+    /// Which workers are ready, by index. A replacement of the agent knows them from its start.
+    /// While workers are reloaded, old and new ones are in it; one that was asked to stop is not.
+    #[must_use]
+    pub fn peers(&self) -> Peers<Vec<Peer>> {
+        self.place.hub.readiness().workers()
     }
 
     /// The cluster port, on `127.0.0.1`.

@@ -12,6 +12,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
+    sync::Arc,
 };
 
 use bytes::{Buf, BytesMut};
@@ -25,7 +26,7 @@ use tokio::{io::Interest, net::UnixStream};
 use crate::protocol::pb::{Control, control::Body};
 
 /// The version of the control link. The two ends must have the same.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Name of the cluster port's listener in `Welcome`.
 pub(super) const CLUSTER_LISTENER: &str = "cluster";
@@ -34,7 +35,7 @@ pub(super) const CLUSTER_LISTENER: &str = "cluster";
 const MAX_FRAME: usize = 64 * 1024;
 
 /// Most descriptors that come with one frame, and most that may wait for the frame that names them.
-const MAX_FDS: usize = 32;
+pub(super) const MAX_FDS: usize = 32;
 
 /// Longest text of an `Ended`, so that the frame always fits.
 const MAX_TEXT: usize = 16 * 1024;
@@ -214,20 +215,23 @@ fn keep_from_children(fd: &OwnedFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?)
 }
 
-/// One end of the control link, on a tokio runtime.
+/// Takes a socket, and what was received on it already, into the runtime that is current. The two
+/// halves work side by side: whoever waits to write goes on reading, so that two ends with full
+/// buffers never wait for each other. The socket closes with the second half.
+pub(super) fn split(socket: StdUnixStream, inbox: Inbox) -> io::Result<(Reader, Writer)> {
+    socket.set_nonblocking(true)?;
+    let socket = Arc::new(UnixStream::from_std(socket)?);
+    Ok((Reader { socket: Arc::clone(&socket), inbox }, Writer { socket }))
+}
+
+/// The half of a control link that reads.
 #[derive(Debug)]
-pub(super) struct Link {
-    socket: UnixStream,
+pub(super) struct Reader {
+    socket: Arc<UnixStream>,
     inbox: Inbox,
 }
 
-impl Link {
-    /// Takes a socket, and what was received on it already, into the runtime that is current.
-    pub(super) fn new(socket: StdUnixStream, inbox: Inbox) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket: UnixStream::from_std(socket)?, inbox })
-    }
-
+impl Reader {
     /// Waits for the next frame.
     ///
     /// # Cancel safety
@@ -255,7 +259,15 @@ impl Link {
             }
         }
     }
+}
 
+/// The half of a control link that writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    socket: Arc<UnixStream>,
+}
+
+impl Writer {
     /// Writes one frame.
     ///
     /// # Cancel safety
@@ -292,7 +304,7 @@ pub(super) fn clip(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, net::TcpListener};
+    use std::{io::Write, net::TcpListener, time::Duration};
 
     use super::*;
     use crate::protocol::pb::{ClusterReady, Ended, Ready, Taken, Welcome, ended::How};
@@ -304,7 +316,11 @@ mod tests {
     #[test]
     fn frames_arrive_whole_and_in_order_whatever_the_cuts() {
         let (mut ours, theirs) = StdUnixStream::pair().unwrap();
-        let bodies = [Body::Taken(Taken { version: 7 }), failed("why"), Body::Ready(Ready {})];
+        let bodies = [
+            Body::Taken(Taken { version: 7, answers_pings: true }),
+            failed("why"),
+            Body::Ready(Ready {}),
+        ];
         let mut inbox = Inbox::default();
         let mut seen = Vec::new();
         for byte in bodies.iter().cloned().flat_map(encode) {
@@ -365,13 +381,36 @@ mod tests {
     #[tokio::test]
     async fn an_async_end_talks_to_a_blocking_one() {
         let (ours, theirs) = StdUnixStream::pair().unwrap();
-        let mut link = Link::new(ours, Inbox::default()).unwrap();
-        link.write(failed("no")).await.unwrap();
+        let (mut reader, mut writer) = split(ours, Inbox::default()).unwrap();
+        writer.write(failed("no")).await.unwrap();
         assert_eq!(read_blocking(&theirs, &mut Inbox::default()).unwrap(), failed("no"));
         write_blocking(&theirs, Body::ClusterReady(ClusterReady {}), &[]).unwrap();
-        assert_eq!(link.read().await.unwrap(), Body::ClusterReady(ClusterReady {}));
+        assert_eq!(reader.read().await.unwrap(), Body::ClusterReady(ClusterReady {}));
         drop(theirs);
-        assert!(matches!(link.read().await, Err(LinkError::Gone)));
+        assert!(matches!(reader.read().await, Err(LinkError::Gone)));
+    }
+
+    #[tokio::test]
+    async fn two_ends_that_both_write_more_than_the_socket_holds_go_on_reading() {
+        async fn talk((mut reader, mut writer): (Reader, Writer)) {
+            let says = async {
+                for _ in 0..200 {
+                    writer.write(failed(&"x".repeat(MAX_TEXT))).await.unwrap();
+                }
+            };
+            let hears = async {
+                for _ in 0..200 {
+                    reader.read().await.unwrap();
+                }
+            };
+            tokio::join!(says, hears);
+        }
+        let (ours, theirs) = StdUnixStream::pair().unwrap();
+        let ends = [ours, theirs].map(|end| split(end, Inbox::default()).unwrap());
+        let [ours, theirs] = ends.map(talk);
+        tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(ours, theirs) })
+            .await
+            .expect("neither waits for the other");
     }
 
     #[test]

@@ -33,6 +33,9 @@ use crate::{
 /// Names the master's pid to its children. It is not a secret and proves nothing alone.
 pub(super) const MASTER_VARIABLE: &str = "CLUSTER_CLIENT_MASTER";
 
+/// Names the pid of a process that starts a master in the background. It proves as little.
+pub(super) const LAUNCHER_VARIABLE: &str = "CLUSTER_CLIENT_LAUNCHER";
+
 /// What a process finds out about itself.
 pub(super) enum Identity {
     /// Nobody's child: it is the master.

@@ -29,16 +29,20 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
+#[cfg(feature = "schedule")]
+use super::schedule::Jobs;
 use super::{
-    control::{CLUSTER_LISTENER, Link, VERSION},
+    control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    messenger::Hub,
     name::{Exit, ProcessName},
+    panics,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     protocol::{
         handshake::Token,
-        pb::{Ready, Taken, control::Body, welcome},
+        pb::{Panicked, Pong, Ready, Taken, control::Body, welcome},
     },
 };
 
@@ -54,10 +58,20 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
+    /// The listening sockets of the application by name, in a worker.
+    pub(super) listeners: Vec<(String, TcpListener)>,
+    pub(super) hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
-    /// Unbounded, because it holds at most the three things that a child says in its life.
+    /// The last ping, which the user's runtime has to answer.
+    asked: watch::Receiver<u64>,
+    /// The jobs that it runs.
+    #[cfg(feature = "schedule")]
+    pub(super) jobs: Arc<Jobs>,
+    /// Unbounded, because what it holds is: three things in a life, two answers to each of the
+    /// master's pings, of which few are under way at a time, a panic a second, and what is said of
+    /// jobs and of the runs that are offered, which are bounded.
     say: mpsc::UnboundedSender<Say>,
 }
 
@@ -78,44 +92,72 @@ impl Place {
             Some(welcome::Place::Worker(place)) => (ProcessName::Worker(place.index), place.count),
             None => return Err(malformed("no place")),
         };
-        let mut listener = None;
+        let (mut listener, mut listeners) = (None, Vec::new());
         for listens in &welcome.listeners {
             let fd = inbox.take_fd().ok_or_else(|| malformed("too few descriptors"))?;
             if listens == CLUSTER_LISTENER {
                 listener = Some(TcpListener::from(fd));
+            } else {
+                listeners.push((listens.clone(), TcpListener::from(fd)));
             }
         }
         if name == ProcessName::Agent && listener.is_none() {
             return Err(malformed("no cluster listener"));
         }
+        let hub = Hub::new();
+        // Nobody else knows the hub yet; what it does not know of is no peers.
+        hub.hear(Body::Peers(welcome.peers.unwrap_or_default()));
         let (stop_sender, stop) = watch::channel(false);
         let (cluster_ready_sender, cluster_ready) = watch::channel(false);
+        let (asked_sender, asked) = watch::channel(0);
+        let (panics, panicked) = watch::channel(Panicked::default());
         let (say, sayings) = mpsc::unbounded_channel();
+        #[cfg(feature = "schedule")]
+        let jobs = {
+            let say = say.clone();
+            Jobs::new(move |body| drop(say_soon(&say, body)), stop.clone())
+        };
         let place = Self {
+            #[cfg(feature = "schedule")]
+            jobs,
             name,
             count,
             generation: welcome.generation,
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
+            listeners,
+            hub: Arc::clone(&hub),
             stop,
             cluster_ready,
             said_ready: AtomicBool::new(false),
+            asked,
             say,
         };
+        let say = place.say.clone();
+        #[cfg(feature = "schedule")]
+        let jobs = Arc::clone(&place.jobs);
         start_thread(move || {
             let sigterm = signal(SignalKind::terminate())?;
-            let link = Link::new(link, inbox)?;
+            let (reader, writer) = split(link, inbox)?;
             Ok(Control {
-                link,
+                reader,
+                writer,
                 sigterm,
+                say,
                 sayings,
+                hub,
                 stop: stop_sender,
                 cluster_ready: cluster_ready_sender,
+                asked: asked_sender,
+                panicked,
+                #[cfg(feature = "schedule")]
+                jobs,
             })
         })
         .map_err(|error| Error::io("can't start the control thread", &error))?;
-        place.say_soon(Body::Taken(Taken { version: VERSION }));
+        panics::count(panics);
+        place.say_soon(Body::Taken(Taken { version: VERSION, answers_pings: true }));
         Ok(Arc::new(place))
     }
 
@@ -136,11 +178,18 @@ impl Place {
         let _ = tokio::time::timeout(limit, self.say_soon(body)).await;
     }
 
+    /// Answers the master's pings for the runtime that it runs on, which is the user's. It does
+    /// nothing but when it is asked.
+    pub(super) async fn answer_for_runtime(self: Arc<Self>) {
+        let mut asked = self.asked.clone();
+        while asked.changed().await.is_ok() {
+            let seq = *asked.borrow_and_update();
+            self.say_soon(Body::Pong(Pong { seq, runtime: true }));
+        }
+    }
+
     fn say_soon(&self, body: Body) -> oneshot::Receiver<()> {
-        let (written, receiver) = oneshot::channel();
-        // A thread that is gone drops `written`, which is what the waiter sees.
-        let _ = self.say.send(Say { body, written });
-        receiver
+        say_soon(&self.say, body)
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -154,6 +203,13 @@ impl Place {
     pub(super) async fn cluster_ready(&self) {
         wait_true(self.cluster_ready.clone()).await;
     }
+}
+
+fn say_soon(say: &mpsc::UnboundedSender<Say>, body: Body) -> oneshot::Receiver<()> {
+    let (written, receiver) = oneshot::channel();
+    // A thread that is gone drops `written`, which is what the waiter sees.
+    let _ = say.send(Say { body, written });
+    receiver
 }
 
 async fn wait_true(mut watched: watch::Receiver<bool>) {
@@ -186,33 +242,96 @@ fn start_thread(set_up: impl FnOnce() -> io::Result<Control> + Send + 'static) -
 
 /// What the control thread owns.
 struct Control {
-    link: Link,
+    reader: Reader,
+    writer: Writer,
     sigterm: Signal,
+    say: mpsc::UnboundedSender<Say>,
     sayings: mpsc::UnboundedReceiver<Say>,
+    hub: Arc<Hub>,
     stop: watch::Sender<bool>,
     cluster_ready: watch::Sender<bool>,
+    asked: watch::Sender<u64>,
+    panicked: watch::Receiver<Panicked>,
+    #[cfg(feature = "schedule")]
+    jobs: Arc<Jobs>,
 }
 
 impl Control {
-    async fn run(mut self) {
+    async fn run(self) {
+        let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
+        let Self { hub, stop, cluster_ready, asked, panicked, .. } = self;
+        #[cfg(feature = "schedule")]
+        let jobs = self.jobs;
+        // Beside the rest, so that a master that is slow to read is heard nonetheless.
+        tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
+        tokio::spawn(tell_panics(panicked, say.clone()));
         loop {
             tokio::select! {
-                frame = self.link.read() => match frame {
-                    Ok(Body::ClusterReady(_)) => drop(self.cluster_ready.send_replace(true)),
-                    // What a newer master may say to a program that does not know it.
-                    Ok(_) => {}
+                frame = reader.read() => match frame {
+                    Ok(Body::ClusterReady(_)) => {
+                        hub.open();
+                        cluster_ready.send_replace(true);
+                    }
+                    Ok(Body::Ping(ping)) => {
+                        say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
+                        asked.send_replace(ping.seq);
+                    }
+                    Ok(body) => {
+                        // What nobody takes is what a newer master may say to a program that does
+                        // not know it.
+                        let rest = hub.hear(body);
+                        #[cfg(feature = "schedule")]
+                        if let Some(body) = rest {
+                            jobs.on_frame(body);
+                        }
+                        #[cfg(not(feature = "schedule"))]
+                        drop(rest);
+                    }
                     Err(_) => lose_master(),
                 },
-                Some(()) = self.sigterm.recv() => drop(self.stop.send_replace(true)),
-                Some(Say { body, written }) = self.sayings.recv() => {
-                    if self.link.write(body).await.is_err() {
-                        lose_master();
-                    }
-                    // Nobody may wait for it any more.
-                    let _ = written.send(());
-                }
+                Some(()) = sigterm.recv() => drop(stop.send_replace(true)),
             }
         }
+    }
+}
+
+async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>, hub: Arc<Hub>) {
+    loop {
+        let Say { body, written } = tokio::select! {
+            message = hub.next() => {
+                write_or_lose(&mut writer, message).await;
+                continue;
+            }
+            Some(say) = sayings.recv() => say,
+        };
+        // The last words come after the last messages. The hub is closed by now.
+        if matches!(body, Body::Ended(_)) {
+            while let Some(message) = hub.take() {
+                write_or_lose(&mut writer, message).await;
+            }
+        }
+        write_or_lose(&mut writer, body).await;
+        // Nobody may wait for it any more.
+        let _ = written.send(());
+    }
+}
+
+/// Tells the master of panics: of the first at once, of those that follow together.
+async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::UnboundedSender<Say>) {
+    while panicked.changed().await.is_ok() {
+        let panics = panicked.borrow_and_update().clone();
+        // Gone only with the whole process.
+        let _ = say_soon(&say, Body::Panicked(panics)).await;
+        tokio::time::sleep(BETWEEN_PANICS).await;
+    }
+}
+
+/// The shortest time between two frames that tell of panics, however many there are.
+const BETWEEN_PANICS: Duration = Duration::from_secs(1);
+
+async fn write_or_lose(writer: &mut Writer, body: Body) {
+    if writer.write(body).await.is_err() {
+        lose_master();
     }
 }
 

@@ -1,20 +1,23 @@
 //! The user's two functions, and the life of a child, which is the life of its function.
 
-use std::{
-    any::Any, error::Error as StdError, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
-};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{agent::Agent, control::clip, name::ProcessName, place::Place, worker::Worker};
+use super::{
+    agent::Agent,
+    control::clip,
+    name::ProcessName,
+    panics,
+    place::Place,
+    reason::{BoxError, chain},
+    worker::Worker,
+};
 use crate::{
     cluster::leave_all,
     error::{Error, ErrorKind, Result},
     protocol::pb::{Done, Early, Ended, control::Body, ended::How},
 };
-
-/// Any error that a role function may return.
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A role function, whatever its types.
 pub(super) type RoleFn<T> =
@@ -37,11 +40,11 @@ where
     })
 }
 
-/// What a child can be.
+/// What a child can be. Where another program has a role, there is no function for it.
 #[derive(Clone)]
 pub(super) struct Roles {
-    pub(super) agent: RoleFn<Agent>,
-    pub(super) worker: RoleFn<Worker>,
+    pub(super) agent: Option<RoleFn<Agent>>,
+    pub(super) worker: Option<RoleFn<Worker>>,
 }
 
 impl fmt::Debug for Roles {
@@ -56,11 +59,24 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Lives the life of a child: runs its function, tells the master how it ended, and leaves the
 /// channels.
 pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
+    let missing = || Error::config(format!("{}: this program has no function for it", place.name));
     let function = match place.name {
-        ProcessName::Worker(_) => (roles.worker)(Worker::new(Arc::clone(&place))),
-        ProcessName::Master | ProcessName::Agent => (roles.agent)(Agent::new(Arc::clone(&place))?),
+        ProcessName::Worker(_) => {
+            let function = roles.worker.as_ref().ok_or_else(missing)?;
+            function(Worker::new(Arc::clone(&place)))
+        }
+        ProcessName::Master | ProcessName::Agent => {
+            let function = roles.agent.as_ref().ok_or_else(missing)?;
+            function(Agent::new(Arc::clone(&place))?)
+        }
     };
-    let outcome = AssertUnwindSafe(function).catch_unwind().await;
+    tokio::spawn(Arc::clone(&place).answer_for_runtime());
+    let outcome = AssertUnwindSafe(panics::run_role(function)).catch_unwind().await;
+    #[cfg(feature = "schedule")]
+    match &outcome {
+        Ok(Ok(())) if place.is_stopping() => place.jobs.finish().await,
+        _ => place.jobs.cut_off(),
+    }
     let name = place.name;
     let (how, outcome) = match outcome {
         Ok(Ok(())) if place.is_stopping() => (How::Done(Done {}), Ok(())),
@@ -74,60 +90,22 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             (How::Failed(text), Err(error))
         }
         Err(panic) => {
-            let text = clip(panic_text(&*panic));
+            let text = clip(panics::text(&*panic));
             let error = Error::new(ErrorKind::Panicked, format!("{name} panicked: {text}"));
             (How::Panicked(text), Err(error))
         }
     };
+    // What the function sent goes out before its last words; nothing more comes in.
+    place.hub.close();
     place.say_within(Body::Ended(Ended { how: Some(how) }), LAST_WORDS).await;
     // The runtime ends next, and nothing that was left to the background would be done.
     leave_all().await;
     outcome
 }
 
-/// An error and its causes, in one line. A cause that its error quotes already is not repeated.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("with a value that is no text").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chain_names_each_cause_once() {
-        let inner = Error::new(ErrorKind::Io, "connection refused");
-        let outer = Error::new(ErrorKind::Connect, "no registry").with_source(inner.clone());
-        assert_eq!(chain(&outer), "no registry: connection refused");
-        let quoting = Error::new(ErrorKind::Connect, "no registry: connection refused");
-        assert_eq!(chain(&quoting.with_source(inner)), "no registry: connection refused");
-    }
-
-    #[test]
-    fn a_panic_tells_its_message_whatever_its_type() {
-        let catch = |panics: fn()| std::panic::catch_unwind(panics).unwrap_err();
-        assert_eq!(panic_text(&*catch(|| std::panic::resume_unwind(Box::new("plain")))), "plain");
-        let formatted = catch(|| std::panic::resume_unwind(Box::new(format!("{}!", 1))));
-        assert_eq!(panic_text(&*formatted), "1!");
-        let number = catch(|| std::panic::resume_unwind(Box::new(7)));
-        assert_eq!(panic_text(&*number), "with a value that is no text");
-    }
 
     #[tokio::test]
     async fn a_function_that_panics_before_its_future_exists_panics_inside_it() {

@@ -8,12 +8,15 @@
 //! `fail`, `panic`, `hang`, `die` before ready; `slow:MS` is ready late; `bind:PORT` fails
 //! where the port is taken; after ready: `early` returns, `deaf`
 //! never returns, `busy` blocks its whole runtime,
-//! `hook:MS` cleans up for that long, `family` starts processes of its own,
+//! `hook:MS` cleans up for that long, `family` starts processes of its own, `family_panic` panics then,
 //! `escape` starts one that leaves the process group
 //! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
 //! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
+//!
+//! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
+//! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
@@ -26,10 +29,16 @@ use std::{
     time::Duration,
 };
 
+use crate::talk;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
     Options, Result, Worker, cluster_client,
 };
+
+use crate::{fixture_health, fixture_listen};
+
+/// The arguments, as key and value.
+pub(crate) type Keys = HashMap<String, String>;
 
 pub(crate) fn main() -> ExitCode {
     let keys = keys();
@@ -50,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
     cluster.main()
 }
 
-fn keys() -> HashMap<String, String> {
+pub(crate) fn keys() -> Keys {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
@@ -58,14 +67,18 @@ fn keys() -> HashMap<String, String> {
     std::env::args().skip(2).map(pair).collect()
 }
 
-fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
+fn describe(keys: &Keys) -> MasterBuilder {
     let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
     let millis = |key: &str| number(key).map(Duration::from_millis);
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
-        .env("FIXTURE_ENV", "from the master")
-        .agent(agent)
-        .worker(worker);
+        .env("FIXTURE_ENV", "from the master");
+    if !keys.contains_key("agent_program") {
+        cluster = cluster.agent(agent);
+    }
+    if !keys.contains_key("worker_program") {
+        cluster = cluster.worker(worker);
+    }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
     }
@@ -81,18 +94,27 @@ fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
+    if keys.contains_key("messenger") {
+        cluster = cluster.agent(talk::agent).worker(talk::worker);
+    }
+    cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
 
 /// One line, in one write, so that lines of several processes do not mix.
-fn say(name: &str, what: &str) {
+pub(crate) fn say(name: &str, what: &str) {
     let line = format!("{name} {} {what}\n", std::process::id());
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
+    fixture_listen::observe(&handle, &keys());
+    if let Some(scene) = keys().remove("messenger") {
+        tokio::spawn(talk::master(handle.messenger(), scene));
+    }
     while let Some(event) = handle.next_event().await {
         match event {
             MasterEvent::Started { process, pid, generation, .. } => {
@@ -113,6 +135,15 @@ async fn observe(mut handle: MasterHandle, observer: String) {
             MasterEvent::Died(death) => {
                 let pause = death.restart_in.map(|pause| pause.as_millis());
                 say("master", &format!("died {death}; restart in {pause:?}"));
+            }
+            MasterEvent::Unresponsive { process, pid, how, remedy, .. } => {
+                say("master", &format!("unresponsive {process} {pid} {how} {remedy:?}"));
+            }
+            MasterEvent::Responsive { process, pid, .. } => {
+                say("master", &format!("responsive {process} {pid}"));
+            }
+            MasterEvent::Panicked { process, pid, count, message, .. } => {
+                say("master", &format!("panicked {process} {pid} {count} {message}"));
             }
             MasterEvent::Stopping => say("master", "stopping"),
             MasterEvent::Stopped { process, pid, exit, .. } => {
@@ -188,7 +219,7 @@ async fn agent(agent: Agent) -> Result<()> {
     after_ready("agent", &behaviour).await;
     agent.shutdown().await;
     finish("agent", &behaviour).await;
-    Ok(())
+    fixture_health::end(&behaviour)
 }
 
 async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -204,6 +235,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
         worker.cluster_ready().await;
     }
     share(&name, &behaviour, worker.cluster()).await?;
+    fixture_listen::serve(&worker, &keys, &behaviour)?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");
@@ -218,11 +250,11 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
     finish(&name, &behaviour).await;
-    Ok(())
+    Ok(fixture_health::end(&behaviour)?)
 }
 
 /// The behaviour under the first of these keys that was given.
-fn behaviour<const N: usize>(keys: &HashMap<String, String>, of: [Option<&str>; N]) -> String {
+fn behaviour<const N: usize>(keys: &Keys, of: [Option<&str>; N]) -> String {
     of.into_iter().flatten().find_map(|key| keys.get(key).cloned()).unwrap_or_default()
 }
 
@@ -267,6 +299,10 @@ async fn after_ready(name: &str, behaviour: &str) {
             }
         }
         "family" => start_family(name),
+        "family_panic" => {
+            start_family(name);
+            panic!("the fixture panics with a family");
+        }
         "escape" => {
             let mut escaped = Command::new("setsid");
             escaped.args(["sleep", "3"]).stdout(Stdio::null());
@@ -292,7 +328,7 @@ async fn after_ready(name: &str, behaviour: &str) {
             say(name, &format!("nests {}", nested.id()));
             thread::spawn(move || nested.wait());
         }
-        _ => {}
+        other => fixture_health::after_ready(name, other).await,
     }
 }
 
@@ -319,6 +355,6 @@ async fn finish(name: &str, behaviour: &str) {
     }
 }
 
-fn millis_of(text: &str) -> Duration {
+pub(crate) fn millis_of(text: &str) -> Duration {
     Duration::from_millis(text.parse().unwrap())
 }

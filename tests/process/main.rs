@@ -7,11 +7,31 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod endings;
+#[cfg(target_os = "linux")]
+mod examples;
+#[cfg(target_os = "linux")]
 mod fixture;
+#[cfg(target_os = "linux")]
+mod fixture_health;
+#[cfg(target_os = "linux")]
+mod fixture_listen;
+#[cfg(target_os = "linux")]
+mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
+mod listen;
+#[cfg(target_os = "linux")]
+mod liveness;
+#[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod messenger;
+#[cfg(target_os = "linux")]
+mod orphans;
+#[cfg(target_os = "linux")]
+mod panics;
 #[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]
@@ -20,6 +40,8 @@ mod start;
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -29,8 +51,11 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    if std::env::args().nth(1).as_deref() == Some("--fixture") {
-        return fixture::main();
+    match std::env::args().nth(1).as_deref() {
+        Some("--fixture") => return fixture::main(),
+        Some("--announce") => return examples::announce::main(),
+        Some("--shared-cache") => return examples::shared_cache::main(),
+        _ => {}
     }
     support::adopt_orphans();
     let trial = |(name, test): (&str, fn())| {
@@ -39,7 +64,22 @@ fn main() -> std::process::ExitCode {
             Ok(())
         })
     };
-    let tests = [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS].concat();
+    let tests = [
+        start::TESTS,
+        stop::TESTS,
+        restart::TESTS,
+        loss::TESTS,
+        identity::TESTS,
+        messenger::TESTS,
+        examples::TESTS,
+        liveness::TESTS,
+        panics::TESTS,
+        orphans::TESTS,
+        foreign::TESTS,
+        listen::TESTS,
+        endings::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

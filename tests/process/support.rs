@@ -30,6 +30,8 @@ pub(crate) struct Cluster {
     /// How many of them were looked at by `wait`.
     read: usize,
     stderr: Option<JoinHandle<String>>,
+    /// Whether its pids are those of another namespace, and mean nothing here.
+    pids_are_foreign: bool,
 }
 
 impl Cluster {
@@ -58,13 +60,34 @@ impl Cluster {
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Self { master, lines, said: Vec::new(), read: 0, stderr: Some(stderr) }
+        Self {
+            master,
+            lines,
+            said: Vec::new(),
+            read: 0,
+            stderr: Some(stderr),
+            pids_are_foreign: false,
+        }
     }
 
     /// Starts a fixture and waits until its cluster is ready.
     pub(crate) fn ready(arguments: &str) -> Self {
         let mut cluster = Self::start(arguments);
         cluster.wait("cluster-ready ");
+        cluster
+    }
+
+    /// Starts a fixture that is PID 1 of a namespace of its own. `master` is then the process
+    /// outside of it that waits for it. Who is not root needs namespaces of users for it.
+    pub(crate) fn start_as_init(arguments: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.arg(std::env::current_exe().unwrap());
+        let mut cluster = Self::start_command(command, arguments);
+        cluster.pids_are_foreign = true;
         cluster
     }
 
@@ -107,6 +130,17 @@ impl Cluster {
     /// The lines that contain this, once all processes are gone.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.said.iter().filter(|line| has(line, text)).count()
+    }
+
+    /// Waits until this many lines contain this.
+    pub(crate) fn wait_count(&mut self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count(text) < count {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(why) => panic!("no {count} lines `{text}` ({why}) in {:#?}", self.said),
+            }
+        }
     }
 
     /// Where the first line that contains this is.
@@ -152,6 +186,9 @@ impl Cluster {
 
     /// All pids that were named in a line.
     pub(crate) fn pids(&self) -> BTreeSet<u32> {
+        if self.pids_are_foreign {
+            return BTreeSet::new();
+        }
         let spoke = |line: &String| line.split(' ').nth(1)?.parse().ok();
         let named = |line: &String| {
             let mut words = line.split(' ').rev();
@@ -197,6 +234,16 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The processes whose parent this is, those that are gone and not reaped included.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = |list: String| -> Vec<u32> {
+        list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    lists.flat_map(pids).collect()
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {

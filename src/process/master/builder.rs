@@ -1,13 +1,7 @@
 //! [`Master::builder`]: what the cluster consists of, and the two ways to run it.
 
 use std::{
-    ffi::OsString,
-    fmt,
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::ExitCode,
-    thread,
-    time::Duration,
+    ffi::OsString, fmt, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration,
 };
 
 use tokio::{
@@ -18,7 +12,10 @@ use tokio::{
 use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
-    handle::{MasterHandle, Observe, StopRequest},
+    handle::{MasterHandle, Observe, Request, Requests},
+    listen::{self, Wanted},
+    liveness::{Liveness, Remedy},
+    program::Program,
     restart::RestartPolicy,
     supervisor::{Setup, supervise},
 };
@@ -34,9 +31,6 @@ use crate::{
     },
     protocol::handshake::Token,
 };
-
-/// How many connections wait on the cluster port while no agent accepts them.
-const BACKLOG: i32 = 4096;
 
 /// The front door of the process plane: [`Master::builder`].
 #[derive(Debug)]
@@ -73,9 +67,14 @@ impl Master {
             agent: None,
             worker: None,
             launch: Launch::default(),
+            listeners: Vec::new(),
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
+            liveness: Liveness::default(),
+            #[cfg(feature = "schedule")]
+            environment: None,
+            on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
         }
@@ -90,9 +89,14 @@ pub struct MasterBuilder {
     agent: Option<RoleFn<Agent>>,
     worker: Option<RoleFn<Worker>>,
     launch: Launch,
+    listeners: Vec<Wanted>,
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
+    liveness: Liveness,
+    #[cfg(feature = "schedule")]
+    environment: Option<String>,
+    on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
 }
@@ -132,7 +136,7 @@ impl MasterBuilder {
     /// [`Worker::ready`], waits for [`Worker::shutdown`], cleans up and returns.
     ///
     /// What it started and left behind is killed when its process is gone, as far as it is in the
-    /// process group. Only a process that made a session of its own (`setsid`) outlives it.
+    /// process group. A process that left the group (`setsid`) outlives it, and ends with the cluster.
     pub fn worker<F, Fut, E>(mut self, worker: F) -> Self
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
@@ -140,6 +144,18 @@ impl MasterBuilder {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         self.worker = Some(role_fn(worker));
+        self
+    }
+
+    /// A program that runs as the agent, in place of a function.
+    pub fn agent_command(mut self, program: Program) -> Self {
+        self.launch.agent = Some(program);
+        self
+    }
+
+    /// A program that runs as each worker, in place of a function.
+    pub fn worker_command(mut self, program: Program) -> Self {
+        self.launch.worker = Some(program);
         self
     }
 
@@ -176,6 +192,46 @@ impl MasterBuilder {
         self
     }
 
+    /// A listening TCP socket for the workers, which [`Worker::listener`] gives them by this name.
+    /// The master binds it before it starts anybody and keeps it, so that connections wait in its
+    /// backlog (4,096, or what the system allows) while no worker accepts them, and none is refused
+    /// when workers are replaced. All workers accept on the one socket.
+    ///
+    /// `address` is what [`ToSocketAddrs`](std::net::ToSocketAddrs) reads: `"127.0.0.1:7001"`,
+    /// `"[::]:80"`, `"localhost:7001"`, or a [`SocketAddr`](std::net::SocketAddr). Port 0 is one of
+    /// the system's choice, which [`MasterHandle::listening`] tells. Of a name that stands for
+    /// several addresses, the first that can be bound is taken.
+    ///
+    /// It is an error of the start if the address can't be bound, if two have one name, if a name is
+    /// `cluster` or longer than 64 bytes, or if there are more than 32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::process::ExitCode;
+    /// use cluster_client::{Agent, Error, Master, Worker};
+    ///
+    /// async fn worker(worker: Worker) -> Result<(), Error> {
+    ///     let listener = worker.listener("http")?;
+    ///     worker.ready().await?;
+    ///     loop {
+    ///         tokio::select! {
+    ///             Ok((connection, _)) = listener.accept() => drop(connection),
+    ///             () = worker.shutdown() => return Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// # async fn agent(agent: Agent) -> Result<(), Error> { Ok(()) }
+    ///
+    /// fn main() -> ExitCode {
+    ///     Master::builder().listen("http", "127.0.0.1:7001").agent(agent).worker(worker).main()
+    /// }
+    /// ```
+    pub fn listen(mut self, name: impl Into<String>, address: impl fmt::Display) -> Self {
+        self.listeners.push(Wanted { name: name.into(), address: address.to_string() });
+        self
+    }
+
     /// How long a process may take from its start until it is ready. Default 30 s. One that takes
     /// longer ends the start; as a replacement it is killed and started again.
     pub fn ready_timeout(mut self, limit: Duration) -> Self {
@@ -202,6 +258,35 @@ impl MasterBuilder {
     /// Default 10 s.
     pub fn healthy_after(mut self, time: Duration) -> Self {
         self.restart.healthy_after = time;
+        self
+    }
+
+    /// What the master does about processes that live but do not answer. Default: one that is
+    /// frozen for 30 s is replaced, one whose runtime is blocked for 30 s is reported; see
+    /// [`Liveness`].
+    pub fn liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
+    /// What the environment of this cluster is called, as `prod`: jobs that are
+    /// [`only_in`](crate::Schedule::only_in) others are not due here. Default: the value of the
+    /// variable `CLUSTER_CLIENT_ENV`, where it is set and not empty.
+    #[cfg(feature = "schedule")]
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
+        self
+    }
+
+    /// What is done about a worker in which something else than its function panicked: a task, say.
+    /// Default: [`Remedy::Replace`], since a part of it may be missing now; its replacement is ready
+    /// before it is asked to stop. It comes at once where the worker was ready for `healthy_after`,
+    /// else after the pause of `restart_backoff`, during which the worker goes on.
+    ///
+    /// An agent lives on in any case. [`MasterEvent::Panicked`](super::MasterEvent::Panicked) tells
+    /// of both.
+    pub fn on_worker_panic(mut self, remedy: Remedy) -> Self {
+        self.on_worker_panic = remedy;
         self
     }
 
@@ -251,7 +336,7 @@ impl MasterBuilder {
     }
 
     fn main_of_master(self) -> Result<()> {
-        let (setup, _roles) = self.set_up()?;
+        let setup = self.set_up()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
         runtime.block_on(supervise(setup, mpsc::unbounded_channel()))
@@ -259,7 +344,7 @@ impl MasterBuilder {
 
     fn main_of_child(self, inheritance: Inheritance) -> Result<()> {
         let current_thread = self.current_thread;
-        let roles = self.roles()?;
+        let roles = self.roles();
         let mut builder = if current_thread {
             runtime::Builder::new_current_thread()
         } else {
@@ -294,12 +379,12 @@ impl MasterBuilder {
     pub async fn run(self) -> Result<ProcessName> {
         match identify()? {
             Identity::Master => {
-                let (setup, _roles) = self.set_up()?;
+                let setup = self.set_up()?;
                 run_master(setup).await?;
                 Ok(ProcessName::Master)
             }
             Identity::Child(inheritance) => {
-                let roles = self.roles()?;
+                let roles = self.roles();
                 let place = Place::take(*inheritance)?;
                 let name = place.name;
                 live(place, roles).await?;
@@ -309,16 +394,39 @@ impl MasterBuilder {
         }
     }
 
-    fn roles(self) -> Result<Roles> {
-        let missing = |what| Error::config(format!("the cluster has no {what}; give `.{what}(…)`"));
-        Ok(Roles {
-            agent: self.agent.ok_or_else(|| missing("agent"))?,
-            worker: self.worker.ok_or_else(|| missing("worker"))?,
-        })
+    fn roles(self) -> Roles {
+        Roles { agent: self.agent, worker: self.worker }
     }
 
-    /// Checks everything and binds the port.
-    fn set_up(mut self) -> Result<(Setup, Roles)> {
+    /// Each role has a function or a program, and not both.
+    fn check_roles(&self) -> Result<()> {
+        let roles = [
+            ("agent", self.agent.is_some(), self.launch.agent.is_some()),
+            ("worker", self.worker.is_some(), self.launch.worker.is_some()),
+        ];
+        for (role, function, program) in roles {
+            match (function, program) {
+                (false, false) => {
+                    return Err(Error::config(format!(
+                        "the cluster has no {role}; give `.{role}(…)` or `.{role}_command(…)`"
+                    )));
+                }
+                (true, true) => {
+                    return Err(Error::config(format!(
+                        "the cluster has two {role}s; give either `.{role}(…)` or \
+                         `.{role}_command(…)`"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks everything and binds the ports.
+    fn set_up(mut self) -> Result<Setup> {
+        self.check_roles()?;
+        self.liveness.check()?;
         if self.restart.shortest.is_zero() || self.restart.shortest > self.restart.longest {
             return Err(Error::config(format!(
                 "restart_backoff({:?}, {:?}): the first must be more than zero and at most the \
@@ -330,10 +438,10 @@ impl MasterBuilder {
             Some(workers) => workers,
             None => thread::available_parallelism().map_or(1, |count| count.get() as u32),
         };
-        let listener = bind().map_err(|error| Error::io("can't bind the cluster port", &error))?;
-        let address = listener.local_addr();
-        let port =
-            address.map_err(|error| Error::io("can't bind the cluster port", &error))?.port();
+        let listening = listen::bind(&self.listeners)?;
+        let (listener, address) = listen::listen((Ipv4Addr::LOCALHOST, 0).into())
+            .map_err(|error| Error::io("can't bind the cluster port", &error))?;
+        let port = address.port();
         let token = Token::random()?;
         let setup = Setup {
             rules: Rules {
@@ -344,46 +452,46 @@ impl MasterBuilder {
                 restart: self.restart,
             },
             launch: std::mem::take(&mut self.launch),
-            shared: Shared { listener, port, token, workers },
+            shared: Shared { listener, listening, port, token, workers },
+            liveness: self.liveness,
+            #[cfg(feature = "schedule")]
+            environment: self.environment.take().or_else(environment),
+            on_worker_panic: self.on_worker_panic,
             observe: self.observe.take(),
         };
-        Ok((setup, self.roles()?))
+        Ok(setup)
     }
 }
 
 /// Runs the master on a thread of its own, whatever runtime the program has: the children take the
 /// end of the thread that started them for the end of their master.
 async fn run_master(setup: Setup) -> Result<()> {
-    let (stop_sender, stop_receiver) = mpsc::unbounded_channel();
-    let _stop = StopOnDrop(stop_sender.clone());
+    let (asks, asked) = mpsc::unbounded_channel();
+    let _stop = StopOnDrop(asks.clone());
     let (ends, ended) = oneshot::channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
     let spawned = thread::Builder::new().name("cluster-master".into()).spawn(move || {
         // Whoever waited for it may be gone.
-        let _ = ends.send(runtime.block_on(supervise(setup, (stop_sender, stop_receiver))));
+        let _ = ends.send(runtime.block_on(supervise(setup, (asks, asked))));
     });
     spawned.map_err(|error| Error::io("can't start the master's thread", &error))?;
     ended.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the master panicked")))
 }
 
-struct StopOnDrop(mpsc::UnboundedSender<StopRequest>);
+struct StopOnDrop(Requests);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         // After the end nobody listens.
-        let _ = self.0.send(None);
+        let _ = self.0.send(Request::Stop(None));
     }
 }
 
-/// Binds a port of the system's choice on the loopback.
-fn bind() -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // A second call changes the backlog, which is 128 from the standard library: less than what may
-    // wait while an agent is replaced.
-    rustix::net::listen(&listener, BACKLOG)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// What the environment is called by who started the master.
+#[cfg(feature = "schedule")]
+fn environment() -> Option<String> {
+    std::env::var("CLUSTER_CLIENT_ENV").ok().filter(|name| !name.is_empty())
 }
 
 /// Says what went wrong where it will be seen: in the log, or without one on stderr.
@@ -417,6 +525,8 @@ mod tests {
         let MasterBuilder { agent, .. } = whole();
         let error = MasterBuilder { agent, ..Master::builder() }.run().await.unwrap_err();
         assert!(error.to_string().contains("give `.worker(…)`"), "{error}");
+        let error = whole().agent_command(Program::new("true")).run().await.unwrap_err();
+        assert!(error.to_string().contains("has two agents"), "{error}");
     }
 
     #[tokio::test]
@@ -436,7 +546,7 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_documentation() {
-        let (setup, _) = whole().set_up().unwrap();
+        let setup = whole().set_up().unwrap();
         let cores = thread::available_parallelism().unwrap().get();
         assert_eq!(setup.rules.workers as usize, cores);
         assert_eq!(setup.rules.ready_timeout, Duration::from_secs(30));
@@ -451,16 +561,5 @@ mod tests {
     fn the_environment_of_children_is_not_shown() {
         let shown = format!("{:?}", whole().env("PASSWORD", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
-    }
-
-    #[test]
-    fn the_port_takes_more_connections_than_a_host_has_workers() {
-        let listener = bind().unwrap();
-        let address = listener.local_addr().unwrap();
-        // Nobody accepts. The standard library's backlog of 128 would block here.
-        let limit = Duration::from_secs(2);
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
-        let waiting: Vec<_> = (0..400).map(connect).collect();
-        assert_eq!(waiting.len(), 400);
     }
 }

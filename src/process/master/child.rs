@@ -2,14 +2,15 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, PipeReader},
     net::TcpListener,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -17,19 +18,37 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     dispatcher::{Event, Words},
+    listen::Listening,
+    outbox::{Outbox, Outgoing, Room, outbox},
+    program::Program,
     tail::Tail,
 };
 use crate::{
     process::{
-        control::{CLUSTER_LISTENER, Inbox, Link, LinkError, VERSION, write_blocking},
-        inherit::MASTER_VARIABLE,
+        control::{
+            CLUSTER_LISTENER, Inbox, LinkError, Reader, VERSION, Writer, split, write_blocking,
+        },
+        inherit::{LAUNCHER_VARIABLE, MASTER_VARIABLE},
         name::{Exit, ProcessName},
+        output::{self, Logs, Sink},
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{AgentPlace, Ended, Peers, Welcome, WorkerPlace, control::Body, ended::How, welcome},
     },
 };
+
+/// Variables of the environment that are for the master alone: those of a service manager, and the
+/// one of a start in the background.
+const OF_THE_MASTER: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    LAUNCHER_VARIABLE,
+];
 
 /// How children are started.
 #[derive(Debug, Default)]
@@ -42,12 +61,21 @@ pub(super) struct Launch {
     pub(super) env: Vec<(OsString, OsString)>,
     /// Whether children write to the master's stderr themselves.
     pub(super) inherit_stderr: bool,
+    /// Where all that children write goes, with who wrote it. Without it their stderr goes to the
+    /// master's, and they have the master's stdout.
+    pub(super) logs: Option<Logs>,
+    /// What runs as the agent in place of a function.
+    pub(super) agent: Option<Program>,
+    /// What runs as each worker in place of a function.
+    pub(super) worker: Option<Program>,
 }
 
 /// What every child of a master is told.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) listener: TcpListener,
+    /// The application's, for the workers.
+    pub(super) listening: Vec<Listening>,
     pub(super) port: u16,
     pub(super) token: Token,
     pub(super) workers: u32,
@@ -56,13 +84,13 @@ pub(super) struct Shared {
 /// A child that was started and not yet reaped.
 #[derive(Debug)]
 pub(super) struct Child {
+    pub(super) name: ProcessName,
     pub(super) pid: u32,
     process: process::Child,
-    /// Unbounded: at most one frame a child is sent on it.
-    link: mpsc::UnboundedSender<Body>,
+    outbox: Outbox,
     /// Ends with the link.
     pub(super) talk: JoinHandle<()>,
-    pub(super) tail: Option<Tail>,
+    pub(super) tail: Tail,
 }
 
 impl Child {
@@ -73,42 +101,64 @@ impl Child {
         shared: &Shared,
         name: ProcessName,
         generation: u32,
-        events: mpsc::Sender<Event>,
+        peers: Peers,
+        heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let (tail, stderr) = if launch.inherit_stderr {
-            (None, Stdio::inherit())
-        } else {
-            let (tail, writer) = Tail::new()?;
-            (Some(tail), Stdio::from(writer))
+        let foreign = launch.foreign(name);
+        let ready_after = foreign.and_then(|program| program.ready_after);
+        let mut command = match foreign {
+            Some(program) => program.command(),
+            None => launch.command()?,
         };
-        let mut command = launch.command()?;
-        command.stdin(OwnedFd::from(theirs)).stderr(stderr).process_group(0);
-        let process = command.spawn()?;
-        // The command holds the child's ends of link and pipe; they must not outlive it here.
+        launch.prepare(&mut command, foreign);
+        // One that knows nothing of the link would take it for its input.
+        let stdin =
+            ready_after.map_or_else(|| Stdio::from(OwnedFd::from(theirs)), |_| Stdio::null());
+        command.stdin(stdin).process_group(0);
+        let copied = launch.copied(&mut command)?;
+        let process = command.spawn().map_err(|error| {
+            let program = Path::new(command.get_program()).display();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
+        // The command holds the child's ends of link and pipes; they must not outlive it here.
         drop(command);
+        let pid = process.id();
         let mut orphan = KillOnDrop(Some(process));
+        let mut tail = Tail::default();
+        for (stream, onward) in copied {
+            let tag = launch.logs.is_some().then(|| output::tag(name, pid));
+            tail.follow(stream, onward, tag)?;
+        }
 
-        let welcome = Body::Welcome(shared.welcome(name, generation));
-        let fds = [shared.listener.as_fd()];
-        let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
+        // One that knows nothing of the link has closed its end already.
+        let welcome = Body::Welcome(shared.welcome(name, generation, peers));
+        let fds = shared.descriptors(name);
         // The socket is empty, so this does not block. A child that is gone already is noticed by
         // its death.
-        match write_blocking(&ours, welcome, fds) {
+        match write_blocking(&ours, welcome, &fds) {
             Ok(()) | Err(LinkError::Gone) => {}
             Err(error) => return Err(io::Error::other(error.to_string())),
         }
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let link = Link::new(ours, Inbox::default())?;
+        let link = split(ours, Inbox::default())?;
+        let (outbox, outgoing) = outbox();
         let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
-        let pid = process.id();
-        let talk = tokio::spawn(talk(link, receiver, name, pid, events));
-        Ok(Self { pid, process, link: sender, talk, tail })
+        let talk = match ready_after {
+            Some(time) => tokio::spawn(speak_for(time, name, pid, heard)),
+            None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
+        };
+        Ok(Self { name, pid, process, outbox, talk, tail })
     }
 
-    /// Says something to the child. A child that is gone does not hear it, and need not.
-    pub(super) fn say(&self, body: Body) {
-        let _ = self.link.send(body);
+    /// Whether there is still a link to it.
+    pub(super) fn listens(&self) -> bool {
+        self.outbox.is_open()
+    }
+
+    /// Says something to the child. Gives back what there is no room for, because the child does
+    /// not read; see [`Outbox::push`].
+    pub(super) fn say(&self, body: Body) -> Result<(), Box<Body>> {
+        self.outbox.push(body)
     }
 
     /// Signals the process group of the child.
@@ -174,9 +224,43 @@ impl Launch {
             Some(args) => command.args(args),
             None => command.args(own),
         };
-        command.envs(self.env.iter().map(|(key, value)| (key, value)));
-        command.env(MASTER_VARIABLE, process::id().to_string());
         Ok(command)
+    }
+
+    /// What runs in place of a function of ours.
+    fn foreign(&self, name: ProcessName) -> Option<&Program> {
+        match name {
+            ProcessName::Worker(_) => self.worker.as_ref(),
+            ProcessName::Master | ProcessName::Agent => self.agent.as_ref(),
+        }
+    }
+
+    /// The environment of a child.
+    fn prepare(&self, command: &mut Command, foreign: Option<&Program>) {
+        let own = foreign.into_iter().flat_map(Program::variables);
+        command.envs(self.env.iter().chain(own).map(|(key, value)| (key, value)));
+        command.env(MASTER_VARIABLE, process::id().to_string());
+        // What a service manager told the master is not for its children.
+        for variable in OF_THE_MASTER {
+            command.env_remove(variable);
+        }
+    }
+
+    /// Gives the child pipes for what is to be copied, and says where it is to be copied to.
+    fn copied(&self, command: &mut Command) -> io::Result<Vec<(PipeReader, Sink)>> {
+        let mut copied = Vec::new();
+        if self.inherit_stderr {
+            return Ok(copied);
+        }
+        let (reader, writer) = io::pipe()?;
+        command.stderr(writer);
+        copied.push((reader, self.logs.as_ref().map_or(Sink::Stderr, |logs| logs.stderr.clone())));
+        if let Some(logs) = &self.logs {
+            let (reader, writer) = io::pipe()?;
+            command.stdout(writer);
+            copied.push((reader, logs.stdout.clone()));
+        }
+        Ok(copied)
     }
 }
 
@@ -193,11 +277,22 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 impl Shared {
-    fn welcome(&self, name: ProcessName, generation: u32) -> Welcome {
+    /// What comes with the welcome, in the order in which it names them.
+    fn descriptors(&self, name: ProcessName) -> Vec<BorrowedFd<'_>> {
+        match name {
+            ProcessName::Worker(_) => {
+                self.listening.iter().map(|listening| listening.socket.as_fd()).collect()
+            }
+            ProcessName::Master | ProcessName::Agent => vec![self.listener.as_fd()],
+        }
+    }
+
+    fn welcome(&self, name: ProcessName, generation: u32, peers: Peers) -> Welcome {
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
                 let place = WorkerPlace { index, count: self.workers };
-                (welcome::Place::Worker(place), Vec::new())
+                let names = self.listening.iter().map(|listening| listening.name.clone());
+                (welcome::Place::Worker(place), names.collect())
             }
             ProcessName::Master | ProcessName::Agent => {
                 (welcome::Place::Agent(AgentPlace {}), vec![CLUSTER_LISTENER.to_owned()])
@@ -210,56 +305,164 @@ impl Shared {
             port: self.port.into(),
             token: self.token.secret().to_vec().into(),
             listeners,
+            peers: Some(peers),
         }
     }
+}
+
+/// What comes from a child.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// What the dispatcher has to know: the life of the process.
+    Event(Event),
+    /// Anything else that the child said.
+    Frame(FromChild),
+}
+
+/// A frame of a child that is not about its life.
+#[derive(Debug)]
+pub(super) struct FromChild {
+    pub(super) process: ProcessName,
+    pub(super) pid: u32,
+    pub(super) body: Box<Body>,
 }
 
 /// Carries frames both ways until the link ends.
 async fn talk(
-    mut link: Link,
-    mut outbound: mpsc::UnboundedReceiver<Body>,
+    (reader, writer): (Reader, Writer),
+    outgoing: Outgoing,
     process: ProcessName,
     pid: u32,
-    events: mpsc::Sender<Event>,
+    heard: mpsc::Sender<Heard>,
 ) {
+    let room = outgoing.room();
+    let why = tokio::select! {
+        why = listen(reader, room, process, pid, heard) => why,
+        why = speak(writer, outgoing) => why,
+    };
+    match why {
+        // The death itself is told by the system.
+        LinkError::Gone => {}
+        // Closing the link makes the child exit.
+        error => tracing::error!(%process, pid, "closing the control link: {error}"),
+    }
+}
+
+/// Says for a program that can't when it takes its place and is ready.
+async fn speak_for(
+    ready_after: Duration,
+    process: ProcessName,
+    pid: u32,
+    heard: mpsc::Sender<Heard>,
+) {
+    tokio::time::sleep(ready_after).await;
+    for words in [Words::Taken { answers_pings: false }, Words::Ready] {
+        // The master is gone only when no child is left.
+        let _ = heard.send(Heard::Event(Event::Said { process, pid, words })).await;
+    }
+}
+
+async fn listen(
+    mut reader: Reader,
+    room: Room,
+    process: ProcessName,
+    pid: u32,
+    heard: mpsc::Sender<Heard>,
+) -> LinkError {
     loop {
-        tokio::select! {
-            frame = link.read() => match frame {
-                Ok(body) => {
-                    let Some(words) = words(body) else { continue };
-                    if events.send(Event::Said { process, pid, words }).await.is_err() {
-                        return;
-                    }
-                }
-                // The death itself is told by the system.
-                Err(LinkError::Gone) => return,
-                Err(error) => {
-                    // Closing the link makes the child exit.
-                    tracing::error!(%process, pid, "closing the control link: {error}");
-                    return;
-                }
+        // One that sends and does not read what it gets back is not read either.
+        room.wait().await;
+        let said = match reader.read().await {
+            Ok(body) => match words(body) {
+                Ok(words) => Heard::Event(Event::Said { process, pid, words }),
+                Err(body) => Heard::Frame(FromChild { process, pid, body }),
             },
-            // Without a sender the child is reaped, and what it said last is still in the socket.
-            Some(body) = outbound.recv() => {
-                if link.write(body).await.is_err() {
-                    return;
-                }
-            }
+            Err(error) => return error,
+        };
+        if heard.send(said).await.is_err() {
+            return LinkError::Gone;
         }
     }
 }
 
-fn words(body: Body) -> Option<Words> {
+async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
+    while let Some(body) = outgoing.next().await {
+        match writer.write(body).await {
+            Ok(()) => {}
+            // What the child said last may still be in the socket, and what is said to it now makes
+            // room for nobody's sake but that of those who wait for room.
+            Err(LinkError::Gone) => while outgoing.next().await.is_some() {},
+            Err(error) => return error,
+        }
+    }
+    std::future::pending().await
+}
+
+/// What a frame says of the life of its process; the frame itself where it is about something else.
+fn words(body: Body) -> Result<Words, Box<Body>> {
     match body {
-        Body::Taken(_) => Some(Words::Taken),
-        Body::Ready(_) => Some(Words::Ready),
-        Body::Ended(ended) => Some(match ended.how? {
+        Body::Taken(taken) => Ok(Words::Taken { answers_pings: taken.answers_pings }),
+        Body::Ready(_) => Ok(Words::Ready),
+        Body::Ended(Ended { how: Some(how) }) => Ok(match how {
             How::Done(_) => Words::Done,
             How::Early(_) => Words::Early,
             How::Failed(text) => Words::Failed(text),
             How::Panicked(text) => Words::Panicked(text),
         }),
-        // What only a master says, or a newer child.
-        Body::Welcome(_) | Body::ClusterReady(_) => None,
+        other => Err(Box::new(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream as Blocking, time::Duration};
+
+    use prost::Message;
+
+    use super::*;
+    use crate::protocol::pb::{Control, MessageReceipt, SendMessage};
+
+    /// The master's end of a link to a process that does with the other end what it wants.
+    fn link() -> (Blocking, Outbox, mpsc::Receiver<Heard>, JoinHandle<()>) {
+        let (ours, theirs) = Blocking::pair().unwrap();
+        let (outbox, outgoing) = outbox();
+        let (hears, heard) = mpsc::channel(64);
+        let link = split(ours, Inbox::default()).unwrap();
+        let talk = tokio::spawn(talk(link, outgoing, ProcessName::Agent, 7, hears));
+        (theirs, outbox, heard, talk)
+    }
+
+    #[tokio::test]
+    async fn one_that_floods_and_does_not_read_is_not_read_either() {
+        let (mut theirs, outbox, mut heard, _talk) = link();
+        // Long enough for a machine that is busy, since its end means that nobody reads any more.
+        theirs.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+        let flood = tokio::task::spawn_blocking(move || {
+            let message = SendMessage { data: vec![b'1'; 1024].into(), ..SendMessage::default() };
+            let control = Control { body: Some(Body::SendMessage(message)) }.encode_to_vec();
+            let frame = [&(control.len() as u32).to_be_bytes()[..], &control].concat();
+            let sent = (0..100_000).take_while(|_| theirs.write_all(&frame).is_ok()).count();
+            (sent, theirs)
+        });
+        let answers = async {
+            let receipt = MessageReceipt { id: 1, taken: 1, ..MessageReceipt::default() };
+            while let Some(Heard::Frame(_)) = heard.recv().await {
+                outbox.push(Body::MessageReceipt(receipt)).unwrap();
+            }
+        };
+        let (sent, _theirs) = tokio::select! {
+            sent = flood => sent.unwrap(),
+            () = answers => unreachable!("the link ends with the test"),
+        };
+        assert!((500..10_000).contains(&sent), "{sent} frames were read");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_ends_the_link() {
+        let (mut theirs, _outbox, mut heard, talk) = link();
+        theirs.write_all(&[0, 0, 0, 3, 0xff, 0xff, 0xff]).unwrap();
+        talk.await.unwrap();
+        assert!(heard.recv().await.is_none());
+        assert!(theirs.write_all(&[0]).is_err(), "it is closed, so the child exits");
     }
 }

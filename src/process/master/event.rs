@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::liveness::{Remedy, Unresponsive};
 use crate::process::name::{Exit, ProcessName};
 
 /// Something that happened to the cluster, as [`MasterHandle::next_event`] gives it.
@@ -36,6 +37,40 @@ pub enum MasterEvent {
     },
     /// A process ended although it was not asked to.
     Died(Death),
+    /// A process that is ready does not answer the master; see
+    /// [`Liveness`](super::Liveness).
+    #[non_exhaustive]
+    Unresponsive {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+        /// In which way it does not answer.
+        how: Unresponsive,
+        /// What is done about it.
+        remedy: Remedy,
+    },
+    /// A process that did not answer, and was left alone, does again.
+    #[non_exhaustive]
+    Responsive {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+    },
+    /// Something in a process panicked, and the process lives on: a task, a thread, or a method of
+    /// a client that the leader called. Panics that follow within a second are told together.
+    #[non_exhaustive]
+    Panicked {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+        /// How many panics there were in the life of this process.
+        count: u64,
+        /// What the last of them said, and where.
+        message: String,
+    },
     /// The ordered stop has begun. No process is started after it.
     Stopping,
     /// A process ended in the course of the stop.

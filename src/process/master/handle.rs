@@ -1,6 +1,6 @@
 //! The handle that the master gives to its observer.
 
-use std::{pin::Pin, thread};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, thread};
 
 use tokio::{
     runtime,
@@ -8,32 +8,75 @@ use tokio::{
 };
 
 use super::event::MasterEvent;
+#[cfg(feature = "schedule")]
+use super::jobs::Answer;
+use crate::process::messenger::{Hub, Messenger};
+#[cfg(feature = "schedule")]
+use crate::{
+    error::{Error, Result},
+    process::schedule::{JobStatus, RunOutcome},
+};
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
 
-/// What an observer asks of the master: to stop, with an error where that is the reason.
-pub(super) type StopRequest = Option<String>;
+/// What is asked of the master from outside of it.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To stop, with an error where that is the reason; a second one hurries it.
+    Stop(Option<String>),
+    /// Something about jobs.
+    #[cfg(feature = "schedule")]
+    Jobs(AboutJobs),
+}
+
+/// What is asked about jobs.
+#[cfg(feature = "schedule")]
+#[derive(Debug)]
+pub(super) enum AboutJobs {
+    Status(oneshot::Sender<Vec<JobStatus>>),
+    /// To run the one of this name.
+    Run(String, Answer),
+}
+
+/// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by
+/// its waiters.
+pub(super) type Requests = mpsc::UnboundedSender<Request>;
 
 /// The function given to [`MasterBuilder::observe`](super::MasterBuilder::observe).
 pub(super) type Observe = Box<dyn FnOnce(MasterHandle) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 /// Shows what happens to the cluster, and can stop it. It exists in the master process alone; see
-/// [`MasterBuilder::observe`](super::MasterBuilder::observe).
+/// [`MasterBuilder::observe`](super::MasterBuilder::observe). A clone asks the same master; its
+/// events start with the next one.
 #[derive(Debug)]
 pub struct MasterHandle {
-    stop: mpsc::UnboundedSender<StopRequest>,
+    requests: Requests,
     events: broadcast::Receiver<MasterEvent>,
+    hub: Arc<Hub>,
     port: u16,
+    /// The application's listening sockets.
+    listening: Arc<[(String, SocketAddr)]>,
+}
+
+impl Clone for MasterHandle {
+    fn clone(&self) -> Self {
+        let events = self.events.resubscribe();
+        let (requests, hub) = (self.requests.clone(), Arc::clone(&self.hub));
+        let listening = Arc::clone(&self.listening);
+        Self { requests, events, hub, port: self.port, listening }
+    }
 }
 
 impl MasterHandle {
     pub(super) fn new(
-        stop: mpsc::UnboundedSender<StopRequest>,
+        requests: Requests,
         events: broadcast::Receiver<MasterEvent>,
+        hub: Arc<Hub>,
         port: u16,
+        listening: Arc<[(String, SocketAddr)]>,
     ) -> Self {
-        Self { stop, events, port }
+        Self { requests, events, hub, port, listening }
     }
 
     /// Waits for the next event. `None` after the last process is gone. An observer that is more
@@ -58,19 +101,71 @@ impl MasterHandle {
     /// does.
     pub fn stop(&self) {
         // A master that is gone has stopped.
-        let _ = self.stop.send(None);
+        let _ = self.requests.send(Request::Stop(None));
     }
 
     /// Starts the ordered stop, after which the master fails with this error.
     pub fn fail(&self, error: impl Into<String>) {
         // As above.
-        let _ = self.stop.send(Some(error.into()));
+        let _ = self.requests.send(Request::Stop(Some(error.into())));
+    }
+
+    /// Sends messages to agent and workers, and gets what they send to the master's pid.
+    #[must_use]
+    pub fn messenger(&self) -> Messenger {
+        Messenger::new(Arc::clone(&self.hub))
+    }
+
+    /// The address of a listening socket of the application, as
+    /// [`MasterBuilder::listen`](super::MasterBuilder::listen) named it; with the port that the
+    /// system chose where that was asked for. `None`: there is none of this name.
+    #[must_use]
+    pub fn listening(&self, name: &str) -> Option<SocketAddr> {
+        let found = self.listening.iter().find(|(known, _)| known == name);
+        found.map(|(_, address)| *address)
     }
 
     /// The cluster port, on `127.0.0.1`.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+#[cfg(feature = "schedule")]
+impl MasterHandle {
+    /// The jobs of the cluster, by name, with their last runs. There are none once the cluster has
+    /// stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
+    pub async fn jobs(&self) -> Vec<JobStatus> {
+        let (answer, answered) = oneshot::channel();
+        // A master that is gone drops the request, and with it the answer.
+        let _ = self.requests.send(Request::Jobs(AboutJobs::Status(answer)));
+        answered.await.unwrap_or_default()
+    }
+
+    /// Runs a job now, whether it is due, disabled, or for another environment, and waits for the end
+    /// of the run. Its overlap policy holds: the outcome may be [`RunOutcome::Skipped`]. Of a job on
+    /// all workers it is the first outcome that is no success, when all have run it.
+    ///
+    /// Who wants to decide by rules of its own when a job runs, can disable it and call this.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such job (the error names those that there are), no ready worker has it, or
+    /// the cluster is not ready yet or stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// The job runs, even where the future is dropped after its first poll.
+    pub async fn run_job(&self, name: impl Into<String>) -> Result<RunOutcome> {
+        let (answer, answered) = oneshot::channel();
+        // As above.
+        let _ = self.requests.send(Request::Jobs(AboutJobs::Run(name.into(), answer)));
+        answered.await.unwrap_or_else(|_| Err(Error::closed("the cluster")))
     }
 }
 
@@ -81,7 +176,7 @@ pub(super) fn start_observer(
     handle: MasterHandle,
 ) -> std::io::Result<oneshot::Receiver<()>> {
     let (ends, ended) = oneshot::channel::<()>();
-    let fail = FailOnPanic(handle.stop.clone());
+    let fail = FailOnPanic(handle.requests.clone());
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("cluster-observer".into()).spawn(move || {
         let _ends = ends;
@@ -92,12 +187,12 @@ pub(super) fn start_observer(
 }
 
 /// A panic of the observer is the end of the cluster: whoever was to stop it is gone.
-struct FailOnPanic(mpsc::UnboundedSender<StopRequest>);
+struct FailOnPanic(Requests);
 
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(Some("the observer panicked".into()));
+            let _ = self.0.send(Request::Stop(Some("the observer panicked".into())));
         }
     }
 }

@@ -8,10 +8,22 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+#[cfg(feature = "schedule")]
+mod jobs;
+mod listen;
+mod liveness;
+mod orphans;
+mod outbox;
+mod panics;
+mod proc;
+mod program;
 mod restart;
+mod router;
 mod supervisor;
 mod tail;
 
 pub use builder::{Master, MasterBuilder};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;
+pub use liveness::{Liveness, Remedy, Unresponsive};
+pub use program::Program;

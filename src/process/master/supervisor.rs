@@ -1,7 +1,12 @@
 //! The master's hands: makes events of what the system and the children say, and carries out what
 //! the [dispatcher](super::dispatcher) decides.
 
-use std::{collections::BTreeMap, collections::VecDeque, io, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io, iter,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::Signal as Kill;
 use tokio::{
@@ -11,15 +16,27 @@ use tokio::{
 };
 
 use super::{
-    child::{Child, Launch, Shared},
-    dispatcher::{Action, Dispatcher, Event, Rules},
+    child::{Child, FromChild, Heard, Launch, Shared},
+    dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
-    handle::{EVENTS, MasterHandle, Observe, StopRequest, start_observer},
+    handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
+    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
+    orphans::Orphans,
+    panics::Panics,
+    proc::is_debugged,
+    router::{Router, ToPid},
 };
+#[cfg(feature = "schedule")]
+use super::{handle::AboutJobs, jobs::Jobs};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::Now;
 use crate::{
     error::{Error, ErrorKind, Result},
-    process::name::{Exit, ProcessName},
-    protocol::pb::{ClusterReady, control::Body},
+    process::{
+        messenger::{Hub, Peer},
+        name::{Exit, ProcessName},
+    },
+    protocol::pb::{ClusterReady, Panicked, control::Body},
 };
 
 /// How long the last words and lines of a child that is gone are waited for. They are there already
@@ -34,40 +51,62 @@ pub(super) struct Setup {
     pub(super) rules: Rules,
     pub(super) launch: Launch,
     pub(super) shared: Shared,
+    pub(super) liveness: Liveness,
+    /// The environment that jobs are told apart by.
+    #[cfg(feature = "schedule")]
+    pub(super) environment: Option<String>,
+    pub(super) on_worker_panic: Remedy,
     pub(super) observe: Option<Observe>,
 }
 
 /// Runs the whole life of the cluster, on a current-thread runtime, so that all children have the
-/// thread as their parent. `stop` is the way to ask it to stop from outside.
+/// thread as their parent. `requests` are the two ends of the way to ask something of it.
 pub(super) async fn supervise(
     setup: Setup,
-    stop: (mpsc::UnboundedSender<StopRequest>, mpsc::UnboundedReceiver<StopRequest>),
+    requests: (Requests, mpsc::UnboundedReceiver<Request>),
 ) -> Result<()> {
-    let (stop_sender, stop_receiver) = stop;
+    let (asks, asked) = requests;
     let stop_timeout = setup.rules.stop_timeout;
     let no_signals = |error| Error::io("can't handle signals", &error);
     let deaths = signal(SignalKind::child()).map_err(no_signals)?;
     let mut signals = (Stops::new().map_err(no_signals)?, deaths);
-    let (events_sender, events) = mpsc::channel(QUEUE);
+    let (hears, heard) = mpsc::channel(QUEUE);
     let (tell, told) = broadcast::channel(EVENTS);
+    let hub = Hub::new();
     let observer = match setup.observe {
         Some(observe) => {
-            let handle = MasterHandle::new(stop_sender.clone(), told, setup.shared.port);
+            let port = setup.shared.port;
+            let listening = &setup.shared.listening;
+            let listening = listening.iter().map(|one| (one.name.clone(), one.address)).collect();
+            let handle = MasterHandle::new(asks.clone(), told, Arc::clone(&hub), port, listening);
             let started = start_observer(observe, handle);
             Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
         }
         None => None,
     };
     let mut supervisor = Supervisor {
+        panics: Panics::new(setup.rules.restart),
+        on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules),
         launch: setup.launch,
         shared: setup.shared,
         children: BTreeMap::new(),
-        events: events_sender,
+        router: Router::new(std::process::id(), fastrand::Rng::new()),
+        hub: Arc::clone(&hub),
+        hears,
+        judge: Judge::new(setup.liveness),
+        #[cfg(feature = "schedule")]
+        jobs: Jobs::new(setup.environment, Now::read()),
+        orphans: Orphans::adopt(),
         tell,
     };
-    let verdict = supervisor.run(&mut signals, events, stop_receiver).await;
+    let verdict = supervisor.run(&mut signals, heard, asked).await;
+    let hurry = async {
+        signals.0.recv().await;
+    };
+    supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
+    hub.close();
     wait_for_observer(observer, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
 }
@@ -81,13 +120,29 @@ async fn wait_for_observer(observer: Option<oneshot::Receiver<()>>, limit: Durat
     }
 }
 
+/// What a component of the master wants done.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// Say this to the process with this pid.
+    To(u32, Body),
+}
+
 struct Supervisor {
     dispatcher: Dispatcher,
     launch: Launch,
     shared: Shared,
-    /// Those that are not reaped yet.
-    children: BTreeMap<ProcessName, Child>,
-    events: mpsc::Sender<Event>,
+    /// Those that are not reaped yet, by pid: two processes can have one name for a while.
+    children: BTreeMap<u32, Child>,
+    router: Router,
+    /// The messenger of the program around the master, which the router has for one process more.
+    hub: Arc<Hub>,
+    hears: mpsc::Sender<Heard>,
+    judge: Judge,
+    #[cfg(feature = "schedule")]
+    jobs: Jobs,
+    panics: Panics,
+    on_worker_panic: Remedy,
+    orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
 
@@ -95,15 +150,20 @@ impl Supervisor {
     async fn run(
         &mut self,
         (stops, deaths): &mut (Stops, Signal),
-        mut events: mpsc::Receiver<Event>,
-        mut stop: mpsc::UnboundedReceiver<StopRequest>,
+        mut heard: mpsc::Receiver<Heard>,
+        mut asked: mpsc::UnboundedReceiver<Request>,
     ) -> Result<(), String> {
         let mut verdict = self.dispatch(Event::Begin);
         loop {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadline = self.dispatcher.next_deadline();
+            // Time must not wait behind what children say without end.
+            let deadline = self.next_deadline();
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                verdict = self.tick();
+                continue;
+            }
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
@@ -112,16 +172,56 @@ impl Supervisor {
                     Event::Stop(None)
                 }
                 // The sender lives in `supervise`.
-                Some(request) = stop.recv() => Event::Stop(request),
+                Some(request) = asked.recv() => match request {
+                    Request::Stop(error) => Event::Stop(error),
+                    #[cfg(feature = "schedule")]
+                    Request::Jobs(about) => {
+                        self.ask_jobs(about);
+                        continue;
+                    }
+                },
                 Some(()) = deaths.recv() => {
                     self.reap();
                     continue;
                 }
-                Some(event) = events.recv() => event,
-                () = sleep_to(deadline) => Event::Tick,
+                heard = next_heard(&mut heard, &self.hub) => match heard {
+                    Heard::Event(event) => event,
+                    Heard::Frame(frame) => {
+                        self.handle_frame(frame);
+                        continue;
+                    }
+                },
+                () = sleep_to(deadline) => continue,
             };
             verdict = self.dispatch(event);
         }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.dispatcher.next_deadline(),
+            self.router.next_deadline(),
+            self.judge.next_deadline(),
+            self.panics.next_deadline(),
+            #[cfg(feature = "schedule")]
+            self.jobs.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) -> Option<Result<(), String>> {
+        let now = Instant::now();
+        let frames = self.router.handle_tick(now);
+        self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.handle_tick(now));
+        let verdicts = self.judge.handle_tick(now, is_debugged);
+        let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
+        let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
+        events.extend(self.panics.take_due(now).into_iter().map(replace));
+        events.into_iter().find_map(|event| self.dispatch(event))
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -129,27 +229,27 @@ impl Supervisor {
         let mut events = VecDeque::from([event]);
         let mut verdict = None;
         while let Some(event) = events.pop_front() {
+            if let Event::Said { pid, words: Words::Taken { answers_pings: true }, .. } = event {
+                self.judge.take(pid);
+            }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
                     Action::Spawn { process, generation } => {
                         events.push_back(self.spawn(process, generation));
                     }
-                    Action::SayClusterReady { process } => {
-                        if let Some(child) = self.children.get(&process) {
-                            child.say(Body::ClusterReady(ClusterReady {}));
-                        }
+                    Action::SayClusterReady { pid } => {
+                        self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
-                    Action::Terminate { process, pid } => {
-                        self.signal(process, pid, Kill::TERM);
+                    Action::Terminate { pid } => {
+                        self.forget(pid);
+                        let frames = self.router.on_leaving(pid);
+                        self.say(frames);
+                        self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
-                        self.signal(process, pid, Kill::CONT);
+                        self.signal(pid, Kill::CONT);
                     }
-                    Action::Kill { process, pid } => self.signal(process, pid, Kill::KILL),
-                    Action::Tell(event) => {
-                        log(&event);
-                        // There may be no observer.
-                        let _ = self.tell.send(event);
-                    }
+                    Action::Kill { pid } => self.signal(pid, Kill::KILL),
+                    Action::Tell(event) => self.tell(event),
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
@@ -158,11 +258,12 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, process: ProcessName, generation: u32) -> Event {
-        let events = self.events.clone();
-        match Child::spawn(&self.launch, &self.shared, process, generation, events) {
+        let hears = self.hears.clone();
+        let peers = self.router.peers_of(process);
+        match Child::spawn(&self.launch, &self.shared, process, generation, peers, hears) {
             Ok(child) => {
                 let pid = child.pid;
-                self.children.insert(process, child);
+                self.children.insert(pid, child);
                 Event::Spawned { process, pid }
             }
             Err(error) => Event::SpawnFailed { process, error: error.to_string() },
@@ -170,43 +271,185 @@ impl Supervisor {
     }
 
     /// Signals a child, unless it is gone: its number may be another's by now.
-    fn signal(&self, process: ProcessName, pid: u32, signal: Kill) {
-        if let Some(child) = self.children.get(&process).filter(|child| child.pid == pid) {
+    fn signal(&self, pid: u32, signal: Kill) {
+        if let Some(child) = self.children.get(&pid) {
             child.signal(signal);
+        }
+    }
+
+    /// Hands a frame to the component that it belongs to, and does what that wants.
+    fn handle_frame(&mut self, FromChild { process, pid, body }: FromChild) {
+        match *body {
+            Body::Pong(pong) => {
+                let verdict = self.judge.handle_pong(Instant::now(), pid, pong);
+                // An answer never ends anything.
+                let _ = verdict.and_then(|verdict| self.carry_out_verdict(verdict));
+            }
+            Body::Panicked(panicked) => {
+                let Panicked { count, message } = panicked;
+                self.tell(MasterEvent::Panicked { process, pid, count, message });
+                if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
+                    self.panics.panicked(Instant::now(), process, pid);
+                }
+            }
+            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+                let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
+                self.say(frames);
+            }
+            #[cfg(feature = "schedule")]
+            body if Jobs::takes(&body) => self.with_jobs(|jobs, now| jobs.on_frame(pid, body, now)),
+            body => {
+                tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
+            }
+        }
+    }
+
+    /// Does what the judge wants; gives the event where the dispatcher has a part in it.
+    fn carry_out_verdict(&mut self, verdict: Verdict) -> Option<Event> {
+        let name = |pid| self.children.get(&pid).map(|child| child.name);
+        match verdict {
+            Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
+            Verdict::Hangs(pid, how, remedy) => {
+                let process = name(pid)?;
+                self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
+                return match (remedy, how, process) {
+                    (Remedy::Report, ..) => None,
+                    // It may still serve somebody. A second agent can't be there beside the first.
+                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
+                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
+                    }
+                    _ => Some(Event::Hangs { pid, how }),
+                };
+            }
+            Verdict::Answers(pid) => {
+                self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
+            }
+        }
+        None
+    }
+
+    /// Has the table of jobs do something, and does what it wants.
+    #[cfg(feature = "schedule")]
+    fn with_jobs(&mut self, does: impl FnOnce(&mut Jobs, Now) -> Vec<ToPid>) {
+        let frames = does(&mut self.jobs, Now::read());
+        self.say(frames);
+    }
+
+    #[cfg(feature = "schedule")]
+    fn ask_jobs(&mut self, about: AboutJobs) {
+        match about {
+            // Whoever asked may have gone.
+            AboutJobs::Status(answer) => drop(answer.send(self.jobs.status(Now::read()))),
+            AboutJobs::Run(name, answer) => {
+                self.with_jobs(|jobs, now| jobs.run(&name, answer, now));
+            }
+        }
+    }
+
+    /// A process is gone, or leaves, and is not watched over any more.
+    fn forget(&mut self, pid: u32) {
+        self.judge.forget(pid);
+        self.panics.forget(pid);
+    }
+
+    /// Tells the components, the log and whoever listens.
+    fn tell(&mut self, event: MasterEvent) {
+        log(&event);
+        match event {
+            MasterEvent::Ready { pid, .. } => {
+                self.judge.watch(Instant::now(), pid);
+                self.panics.watch(Instant::now(), pid);
+            }
+            MasterEvent::ClusterReady { .. } => {
+                self.hub.open();
+                self.panics.open();
+            }
+            _ => {}
+        }
+        let frames = self.router.on_event(&event);
+        self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.on_event(&event, now));
+        // There may be no observer.
+        let _ = self.tell.send(event);
+    }
+
+    fn say(&mut self, frames: Vec<ToPid>) {
+        for (pid, body) in frames {
+            self.carry_out(Out::To(pid, body));
+        }
+    }
+
+    /// Does what a component wants.
+    fn carry_out(&mut self, out: Out) {
+        match out {
+            Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
+            Out::To(pid, body) => {
+                let child = self.children.get(&pid).filter(|child| child.listens());
+                let unsaid = match child {
+                    Some(child) => child.say(body).map_err(|body| *body),
+                    // One that is gone does not hear it, and need not; its sender must know.
+                    None => Err(body),
+                };
+                match (unsaid, child) {
+                    (Ok(()), _) => {}
+                    (Err(Body::DeliverMessage(message)), child) => {
+                        let is_full = child.is_some();
+                        let receipt = self.router.on_undelivered(pid, &message, is_full);
+                        self.say(receipt);
+                    }
+                    (Err(_), Some(Child { name, .. })) => {
+                        tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
+                    }
+                    (Err(_), None) => {}
+                }
+            }
         }
     }
 
     /// Looks which children are gone. One SIGCHLD may stand for several.
     fn reap(&mut self) {
-        let gone: Vec<_> = self
-            .children
-            .iter_mut()
-            .filter_map(|(process, child)| Some((*process, child.reap()?)))
-            .collect();
-        for (process, exit) in gone {
-            if let Some(child) = self.children.remove(&process) {
-                tokio::spawn(bury(child, process, exit, self.events.clone()));
+        let children = self.children.iter_mut();
+        let gone: Vec<_> =
+            children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
+        for (pid, exit) in gone {
+            self.forget(pid);
+            if let Some(child) = self.children.remove(&pid) {
+                tokio::spawn(bury(child, exit, self.hears.clone()));
             }
         }
+        self.orphans.reap(|pid| self.children.contains_key(&pid));
     }
 }
 
 /// Collects what a child that is gone said last, and then reports its death.
-async fn bury(mut child: Child, process: ProcessName, exit: Exit, events: mpsc::Sender<Event>) {
-    let pid = child.pid;
+async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
+    let (process, pid) = (child.name, child.pid);
     let last_words = async {
-        // It ends with the link, and then all that came by it is in `events`, before the death.
+        // It ends with the link, and then all that came by it is in `hears`, before the death.
         let _ = (&mut child.talk).await;
-        if let Some(tail) = &mut child.tail {
-            tail.ended().await;
-        }
+        child.tail.ended().await;
     };
     if timeout(LAST_WORDS, last_words).await.is_err() {
         child.talk.abort();
     }
-    let tail = child.tail.as_ref().map(|tail| tail.lines()).unwrap_or_default();
+    let tail = child.tail.lines();
     // The master is gone only when no child is left.
-    let _ = events.send(Event::Exited { process, pid, exit, tail }).await;
+    let _ = hears.send(Heard::Event(Event::Exited { process, pid, exit, tail })).await;
+}
+
+/// What comes next from the children, or from the program around the master; neither waits for the
+/// other for long.
+async fn next_heard(heard: &mut mpsc::Receiver<Heard>, hub: &Hub) -> Heard {
+    tokio::select! {
+        // The other end lives in the supervisor.
+        Some(heard) = heard.recv() => heard,
+        body = hub.next() => Heard::Frame(FromChild {
+            process: ProcessName::Master,
+            pid: std::process::id(),
+            body: Box::new(body),
+        }),
+    }
 }
 
 async fn sleep_to(deadline: Option<Instant>) {
@@ -253,6 +496,16 @@ fn log(event: &MasterEvent) {
             Some(pause) => tracing::error!("{death}; starting it again in {pause:?}"),
             None => tracing::error!("{death}"),
         },
+        MasterEvent::Unresponsive { process, pid, how, remedy } => match remedy {
+            Remedy::Report => tracing::error!(pid, "{process} is {how}; it is left alone"),
+            Remedy::Replace => tracing::error!(pid, "{process} is {how}; it is replaced"),
+        },
+        MasterEvent::Responsive { process, pid } => {
+            tracing::info!(pid, "{process} answers again");
+        }
+        MasterEvent::Panicked { process, pid, count, message } => {
+            tracing::error!(pid, count, "{process} goes on after a panic: {message}");
+        }
         MasterEvent::Stopping => tracing::info!("stopping"),
         MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
             tracing::info!(pid, "{process} stopped");

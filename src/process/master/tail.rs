@@ -1,48 +1,56 @@
-//! The last lines that a child wrote to its stderr, which go on to the master's stderr as they come.
+//! What a child writes to its stdout and stderr: it goes on as it comes, and the last lines are
+//! kept.
 //!
-//! A thread a child, and not a task, because writing to the master's stderr can block, and nothing
-//! may block the master.
+//! A thread a stream, and not a task, because writing on can block, and nothing may block the
+//! master.
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
+    io::{self, BufRead, BufReader, PipeReader, Read},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use tokio::sync::oneshot;
 
+use crate::process::output::{LINE_BYTES, Sink};
+
 /// How many lines are kept.
 const LINES: usize = 20;
 
-/// Longest line. A longer one goes on to stderr in pieces.
-const LINE_BYTES: u64 = 4 * 1024;
-
 /// See the [module](self).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tail {
     lines: Arc<Mutex<VecDeque<String>>>,
-    ended: oneshot::Receiver<()>,
+    ended: Vec<oneshot::Receiver<()>>,
 }
 
 impl Tail {
-    /// A tail, and the pipe that the child is to have as its stderr.
-    pub(super) fn new() -> io::Result<(Self, PipeWriter)> {
-        let (reader, writer) = io::pipe()?;
-        let lines = Arc::default();
+    /// Starts to copy a stream of the child. Where there is a tag, each line gets it, and pieces of
+    /// a line that is too long become lines of their own.
+    pub(super) fn follow(
+        &mut self,
+        stream: PipeReader,
+        onward: Sink,
+        tag: Option<String>,
+    ) -> io::Result<()> {
         let (ends, ended) = oneshot::channel::<()>();
-        let follows = Follow { reader, lines: Arc::clone(&lines), _ends: ends };
+        let follows = Follow { lines: Arc::clone(&self.lines), onward, tag, _ends: ends };
         thread::Builder::new()
-            .name("cluster-stderr".into())
+            .name("cluster-output".into())
             .stack_size(128 * 1024)
-            .spawn(move || follows.run(io::stderr()))?;
-        Ok((Self { lines, ended }, writer))
+            .spawn(move || follows.run(stream))?;
+        self.ended.push(ended);
+        Ok(())
     }
 
-    /// Waits until the child's stderr has come to its end: all who had it are gone.
+    /// Waits until the streams have come to their end: all who had them are gone.
     pub(super) async fn ended(&mut self) {
-        // The thread drops its end, which is an error here, and what is waited for.
-        let _ = (&mut self.ended).await;
+        for ended in &mut self.ended {
+            // The thread drops its end, which is an error here, and what is waited for.
+            let _ = ended.await;
+        }
+        self.ended.clear();
     }
 
     /// The lines, oldest first.
@@ -53,14 +61,15 @@ impl Tail {
 }
 
 struct Follow {
-    reader: PipeReader,
     lines: Arc<Mutex<VecDeque<String>>>,
+    onward: Sink,
+    tag: Option<String>,
     _ends: oneshot::Sender<()>,
 }
 
 impl Follow {
-    fn run(self, mut onward: impl Write) {
-        let mut reader = BufReader::new(self.reader);
+    fn run(self, stream: impl Read) {
+        let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -70,8 +79,7 @@ impl Follow {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
-            // Where the master's own stderr is gone, the lines are still kept.
-            let _ = onward.write_all(&line);
+            self.pass_on(&line);
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.len() == LINES {
@@ -80,31 +88,34 @@ impl Follow {
             lines.push_back(text);
         }
     }
+
+    fn pass_on(&self, line: &[u8]) {
+        let Some(tag) = &self.tag else { return self.onward.write(line) };
+        let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
+        // In one piece, so that the lines of several processes do not mix.
+        self.onward.write(&[tag.as_bytes(), line, end].concat());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::output::LogFile;
 
-    fn follow(written: &[u8]) -> (Vec<String>, Vec<u8>) {
-        let (reader, mut writer) = io::pipe().unwrap();
-        let (ends, ended) = oneshot::channel();
-        let lines = Arc::default();
-        let tail = Tail { lines: Arc::clone(&lines), ended };
-        let follows = Follow { reader, lines, _ends: ends };
-        let mut onward = Vec::new();
-        thread::scope(|scope| {
-            scope.spawn(|| follows.run(&mut onward));
-            writer.write_all(written).unwrap();
-            drop(writer);
-        });
-        (tail.lines(), onward)
+    fn follow(written: &[u8], tag: Option<&str>) -> (Vec<String>, Vec<u8>) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let onward = Sink::File(Arc::new(Mutex::new(LogFile::open(file.path()).unwrap())));
+        let tail = Tail::default();
+        let (ends, _ended) = oneshot::channel();
+        let tag = tag.map(str::to_owned);
+        Follow { lines: Arc::clone(&tail.lines), onward, tag, _ends: ends }.run(written);
+        (tail.lines(), std::fs::read(file.path()).unwrap())
     }
 
     #[test]
     fn everything_goes_on_and_the_last_lines_stay() {
         let written: String = (0..50).map(|line| format!("line {line}\n")).collect();
-        let (lines, onward) = follow(written.as_bytes());
+        let (lines, onward) = follow(written.as_bytes(), None);
         assert_eq!(onward, written.as_bytes());
         assert_eq!(lines.len(), LINES);
         assert_eq!((lines[0].as_str(), lines[19].as_str()), ("line 30", "line 49"));
@@ -113,8 +124,20 @@ mod tests {
     #[test]
     fn endless_lines_and_bytes_that_are_no_text_take_no_more_room() {
         let written = vec![0xff; 200 * LINE_BYTES as usize];
-        let (lines, onward) = follow(&written);
+        let (lines, onward) = follow(&written, None);
         assert_eq!(onward.len(), written.len());
         assert_eq!(lines.len(), LINES);
+    }
+
+    #[test]
+    fn with_a_tag_each_line_has_it_and_an_end() {
+        let (lines, onward) = follow(b"one\ntwo", Some("agent[7]: "));
+        assert_eq!(String::from_utf8(onward).unwrap(), "agent[7]: one\nagent[7]: two\n");
+        assert_eq!(lines, ["one", "two"]);
+        let endless = vec![b'x'; 2 * LINE_BYTES as usize];
+        let (_, onward) = follow(&endless, Some("agent[7]: "));
+        let onward = String::from_utf8(onward).unwrap();
+        assert_eq!(onward.lines().count(), 2);
+        assert!(onward.lines().all(|line| line.starts_with("agent[7]: x")));
     }
 }

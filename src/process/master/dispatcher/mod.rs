@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use self::place::{Place, State};
 use super::{
     event::{Death, MasterEvent},
+    liveness::Unresponsive,
     restart::RestartPolicy,
 };
 use crate::process::name::{Exit, ProcessName};
@@ -39,6 +40,10 @@ pub(super) enum Event {
     Said { process: ProcessName, pid: u32, words: Words },
     /// The system said that a child is gone; with its last lines on stderr.
     Exited { process: ProcessName, pid: u32, exit: Exit, tail: Vec<String> },
+    /// This process is to be replaced, for this reason.
+    Replace { pid: u32, why: String },
+    /// This process does not answer, and is to be replaced.
+    Hangs { pid: u32, how: Unresponsive },
     /// A signal, or the handle, asks to stop; with an error where that is the reason.
     Stop(Option<String>),
     /// The deadline that [`Dispatcher::next_deadline`] gave may have passed.
@@ -48,8 +53,8 @@ pub(super) enum Event {
 /// What a child can say. It speaks of itself alone.
 #[derive(Debug)]
 pub(super) enum Words {
-    /// It runs the role that it was given.
-    Taken,
+    /// It runs the role that it was given, and may answer pings.
+    Taken { answers_pings: bool },
     /// Its set-up is done.
     Ready,
     /// Its function returned `Ok` after the stop.
@@ -71,16 +76,14 @@ pub(super) enum Action {
     },
     /// Tell this child that the cluster is ready.
     SayClusterReady {
-        process: ProcessName,
+        pid: u32,
     },
     /// SIGTERM to the child's process group.
     Terminate {
-        process: ProcessName,
         pid: u32,
     },
     /// SIGKILL to the child's process group.
     Kill {
-        process: ProcessName,
         pid: u32,
     },
     Tell(MasterEvent),
@@ -160,6 +163,8 @@ impl Dispatcher {
                     self.handle_exit(now, process, pid, exit, &tail);
                 }
             }
+            Event::Replace { pid, why } => self.handle_replace(now, pid, why),
+            Event::Hangs { pid, how } => self.handle_hang(now, pid, how),
             Event::Stop(error) => self.handle_stop(now, error),
             Event::Tick => self.handle_tick(now),
         }
@@ -185,12 +190,12 @@ impl Dispatcher {
             return;
         }
         match words {
-            Words::Taken => place.taken = true,
+            Words::Taken { .. } => place.taken = true,
             Words::Ready => {
                 if let State::Starting { .. } = place.state {
                     place.state = State::Ready { pid, since: now };
                     self.tell(MasterEvent::Ready { process, pid });
-                    self.handle_ready(process);
+                    self.handle_ready(pid);
                 }
             }
             Words::Done => {}
@@ -206,7 +211,7 @@ impl Dispatcher {
         }
     }
 
-    fn handle_ready(&mut self, process: ProcessName) {
+    fn handle_ready(&mut self, pid: u32) {
         match self.phase {
             Phase::StartingAgent => {
                 self.phase = Phase::StartingWorkers;
@@ -217,7 +222,7 @@ impl Dispatcher {
             }
             Phase::StartingWorkers => self.check_all_ready(),
             // A replacement comes into a cluster that is ready.
-            Phase::Running => self.actions.push(Action::SayClusterReady { process }),
+            Phase::Running => self.actions.push(Action::SayClusterReady { pid }),
             Phase::StoppingWorkers | Phase::StoppingAgent | Phase::Finished => {}
         }
     }
@@ -228,8 +233,8 @@ impl Dispatcher {
         }
         self.phase = Phase::Running;
         self.tell(MasterEvent::ClusterReady { port: self.rules.port });
-        for place in &self.places {
-            self.actions.push(Action::SayClusterReady { process: place.process });
+        for pid in self.places.iter().filter_map(Place::pid) {
+            self.actions.push(Action::SayClusterReady { pid });
         }
     }
 
@@ -333,6 +338,35 @@ impl Dispatcher {
         }
     }
 
+    fn handle_replace(&mut self, now: Instant, pid: u32, why: String) {
+        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
+            return;
+        };
+        if let State::Ready { .. } = place.state {
+            let process = place.process;
+            place.reason = Some(why);
+            self.terminate(now, process);
+        }
+    }
+
+    /// One that is blocked still has threads that may end it in order.
+    fn handle_hang(&mut self, now: Instant, pid: u32, how: Unresponsive) {
+        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
+            return;
+        };
+        if let State::Ready { since, .. } = place.state {
+            let process = place.process;
+            place.reason = Some(format!("was {how}: it did not answer the master in time"));
+            if how == Unresponsive::Frozen {
+                // Asked to stop first, it would be woken for it, and might do anything.
+                place.state = State::Stopping { pid, kill_at: Some(now), since: Some(since) };
+                self.kill(process);
+            } else {
+                self.terminate(now, process);
+            }
+        }
+    }
+
     fn handle_stop(&mut self, now: Instant, error: Option<String>) {
         match self.phase {
             Phase::StartingAgent | Phase::StartingWorkers | Phase::Running => {
@@ -419,7 +453,7 @@ impl Dispatcher {
                 if hurried {
                     self.kill(process);
                 } else {
-                    self.actions.push(Action::Terminate { process, pid });
+                    self.actions.push(Action::Terminate { pid });
                 }
             }
             // It was asked before, and its time runs already.
@@ -432,7 +466,7 @@ impl Dispatcher {
         let place = self.place(process);
         if let State::Stopping { pid, since, .. } = place.state {
             place.state = State::Stopping { pid, kill_at: None, since };
-            self.actions.push(Action::Kill { process, pid });
+            self.actions.push(Action::Kill { pid });
         }
     }
 

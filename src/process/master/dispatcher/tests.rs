@@ -58,9 +58,9 @@ impl Story {
                     spawns.push(process);
                     format!("spawn {process} {generation}")
                 }
-                Action::SayClusterReady { process } => format!("cluster-ready to {process}"),
-                Action::Terminate { process, pid } => self.signal("terminate", process, pid),
-                Action::Kill { process, pid } => self.signal("kill", process, pid),
+                Action::SayClusterReady { pid } => format!("cluster-ready to {}", self.name(pid)),
+                Action::Terminate { pid } => format!("terminate {}", self.name(pid)),
+                Action::Kill { pid } => format!("kill {}", self.name(pid)),
                 Action::Tell(_) => continue,
                 Action::Finish(outcome) => {
                     assert!(self.finished.is_none(), "it finishes once");
@@ -79,9 +79,9 @@ impl Story {
         }
     }
 
-    fn signal(&self, signal: &str, process: ProcessName, pid: u32) -> String {
-        assert_eq!(pid, self.pid(process), "only the current process is signalled");
-        format!("{signal} {process}")
+    /// Whose pid it is. Only the current process of a name has one here.
+    fn name(&self, pid: u32) -> ProcessName {
+        self.pids.iter().find(|(_, of)| *of == pid).unwrap().0
     }
 
     fn pid(&self, process: ProcessName) -> u32 {
@@ -120,7 +120,7 @@ impl Story {
 fn starts_the_agent_then_the_workers_then_all_is_ready() {
     let mut story = Story::new(2);
     story.wants(&["spawn agent 0"]);
-    story.says(Agent, Words::Taken);
+    story.says(Agent, Words::Taken { answers_pings: true });
     story.wants(&[]);
     story.says(Agent, Words::Ready);
     story.wants(&["spawn worker 0 0", "spawn worker 1 0"]);
@@ -171,7 +171,7 @@ fn a_worker_that_fails_at_the_start_stops_the_others_then_the_agent() {
 fn one_that_is_not_ready_in_time_is_blamed_with_what_it_said_last() {
     let mut story = Story::new(1);
     story.says(Agent, Words::Ready);
-    story.says(Worker(0), Words::Taken);
+    story.says(Worker(0), Words::Taken { answers_pings: true });
     story.wanted.clear();
     story.waits(READY);
     story.wants(&["terminate worker 0"]);

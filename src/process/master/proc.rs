@@ -1,0 +1,194 @@
+//! What the system knows of a process: what it uses, whether a debugger has it, and whose children
+//! there are. All of it is read from `/proc` when it is asked for, a few small files a process, none
+//! of which waits for the process. Elsewhere than on Linux nothing is known.
+
+use std::time::Duration;
+
+/// What a process uses. Of the process itself, not of those that it started.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Usage {
+    /// Memory that it has in RAM, shared pages included.
+    pub(super) rss_bytes: u64,
+    /// Time that it computed for, since its start, in user and in kernel mode.
+    pub(super) cpu: Duration,
+}
+
+/// A child of this process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Relative {
+    pub(super) pid: i32,
+    pub(super) group: i32,
+    /// Whether it is gone, and waits to be reaped.
+    pub(super) is_gone: bool,
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::ffi::OsStr;
+
+    use procfs::process::{Process, Stat, all_processes};
+
+    use super::{Duration, Relative, Usage};
+    use crate::process::inherit::MASTER_VARIABLE;
+
+    pub(in super::super) fn usage(pid: u32) -> Option<Usage> {
+        let stat = stat(pid.try_into().ok()?)?;
+        let ticks = (stat.utime + stat.stime) as f64;
+        Some(Usage {
+            rss_bytes: stat.rss * procfs::page_size(),
+            cpu: Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64),
+        })
+    }
+
+    /// Whether a debugger, or `strace`, has the process, or somebody stopped it.
+    pub(in super::super) fn is_debugged(pid: u32) -> bool {
+        let process = || Process::new(pid.try_into().ok()?).ok();
+        let Some(process) = process() else { return false };
+        let is_stopped = process.stat().is_ok_and(|stat| matches!(stat.state, 'T' | 't'));
+        is_stopped || process.status().is_ok_and(|status| status.tracerpid != 0)
+    }
+
+    /// The children of this process, of all its threads.
+    pub(in super::super) fn children() -> Vec<Relative> {
+        let relative = |stat: Stat| Relative {
+            pid: stat.pid,
+            group: stat.pgrp,
+            is_gone: matches!(stat.state, 'Z' | 'X'),
+        };
+        let Some(pids) = listed_children() else {
+            // The kernel has no such list, so that every process is looked at.
+            let me = rustix::process::getpid().as_raw_pid();
+            let processes = all_processes().into_iter().flatten().flatten();
+            let stats = processes.filter_map(|process| process.stat().ok());
+            return stats.filter(|stat| stat.ppid == me).map(relative).collect();
+        };
+        pids.into_iter().filter_map(stat).map(relative).collect()
+    }
+
+    /// The process group of this process: 0 where it is one from outside of a container.
+    pub(in super::super) fn own_group() -> i32 {
+        Process::myself().and_then(|me| me.stat()).map_or(0, |stat| stat.pgrp)
+    }
+
+    fn listed_children() -> Option<Vec<i32>> {
+        let mut pids = Vec::new();
+        for task in Process::myself().ok()?.tasks().ok()? {
+            // A thread that has just ended has no children any more.
+            let Ok(task) = task else { continue };
+            match task.children() {
+                Ok(children) => pids.extend(children.into_iter().map(u32::cast_signed)),
+                Err(procfs::ProcError::NotFound(_)) if pids.is_empty() => return None,
+                Err(_) => {}
+            }
+        }
+        Some(pids)
+    }
+
+    /// Whether a process was started by a child of this master, or by one of theirs: it has the
+    /// variable in its environment that every child is given.
+    pub(in super::super) fn has_mark(pid: i32) -> bool {
+        let environment = Process::new(pid).and_then(|process| process.environ());
+        let me = std::process::id().to_string();
+        environment.is_ok_and(|environment| {
+            environment.get(OsStr::new(MASTER_VARIABLE)).is_some_and(|mark| *mark == *me)
+        })
+    }
+
+    fn stat(pid: i32) -> Option<Stat> {
+        Process::new(pid).and_then(|process| process.stat()).ok()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use super::{Relative, Usage};
+
+    pub(in super::super) fn usage(_: u32) -> Option<Usage> {
+        None
+    }
+
+    pub(in super::super) fn is_debugged(_: u32) -> bool {
+        false
+    }
+
+    pub(in super::super) fn children() -> Vec<Relative> {
+        Vec::new()
+    }
+
+    pub(in super::super) fn own_group() -> i32 {
+        0
+    }
+
+    pub(in super::super) fn has_mark(_: i32) -> bool {
+        false
+    }
+}
+
+pub(super) use system::{children, has_mark, is_debugged, own_group, usage};
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{os::unix::process::CommandExt, process::Command, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory_and_time_and_a_missing_one_nothing() {
+        let me = std::process::id();
+        let filled = vec![1_u8; 32 << 20];
+        let before = usage(me).unwrap();
+        assert!(before.rss_bytes > filled.len() as u64, "{before:?}");
+        let begin = Instant::now();
+        while usage(me).unwrap().cpu <= before.cpu {
+            assert!(begin.elapsed() < Duration::from_secs(30), "computing takes no time");
+        }
+        assert_eq!(usage(u32::MAX), None);
+        assert_eq!(usage(0), None);
+    }
+
+    #[test]
+    fn a_stopped_process_counts_as_debugged_and_a_running_one_does_not() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        assert!(!is_debugged(child.id()));
+        let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let begin = Instant::now();
+        while !is_debugged(child.id()) {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it is never seen as stopped");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_debugged(child.id()));
+    }
+
+    #[test]
+    fn children_are_seen_alive_and_gone_with_their_group() {
+        let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let seen = || children().into_iter().find(|relative| relative.pid == pid);
+        let alive = seen().unwrap();
+        assert_eq!((alive.group, alive.is_gone), (pid, false));
+        child.kill().unwrap();
+        let begin = Instant::now();
+        while !seen().unwrap().is_gone {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it is never seen as gone");
+        }
+        child.wait().unwrap();
+        assert!(seen().is_none());
+    }
+
+    #[test]
+    fn the_mark_is_that_of_this_very_process() {
+        let me = std::process::id();
+        for (mark, is_ours) in [(me.to_string(), true), ((me + 1).to_string(), false)] {
+            let mut child = Command::new("sleep")
+                .arg("1000")
+                .env("CLUSTER_CLIENT_MASTER", mark)
+                .spawn()
+                .unwrap();
+            assert_eq!(has_mark(child.id().cast_signed()), is_ours);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
