@@ -84,8 +84,9 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle,
-    ProcessName, Program, Remedy, Unresponsive, Worker,
+    Agent, ClusterPhase, Death, DeathStatus, Exit, Joining, Liveness, Master, MasterBuilder,
+    MasterEvent, MasterHandle, ProcessName, ProcessState, ProcessStatus, Program, Recycle,
+    ReloadStatus, Remedy, Status, Unresponsive, Worker,
 };
 pub use crate::{
     cluster::{

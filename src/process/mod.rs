@@ -49,7 +49,8 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{
-        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
+        ClusterPhase, Death, DeathStatus, Liveness, Master, MasterBuilder, MasterEvent,
+        MasterHandle, ProcessState, ProcessStatus, Program, Recycle, ReloadStatus, Remedy, Status,
         Unresponsive,
     },
     name::{Exit, ProcessName},

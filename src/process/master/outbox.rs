@@ -64,7 +64,7 @@ impl Outbox {
 
 /// Whether the life of the child hangs on it.
 fn is_vital(body: &Body) -> bool {
-    matches!(body, Body::Welcome(_) | Body::ClusterReady(_))
+    matches!(body, Body::ClusterReady(_) | Body::Lead(_) | Body::Retire(_))
 }
 
 impl Outgoing {
