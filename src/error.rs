@@ -69,12 +69,18 @@ pub enum ErrorKind {
     Io,
     /// A process of the cluster failed.
     Process,
+    /// No process of the cluster that is ready has this pid.
+    NoSuchProcess,
+    /// The agent is away: its replacement is not ready yet.
+    AgentAway,
+    /// No worker is ready.
+    NoWorker,
     /// A kind that this version does not know.
     Other,
 }
 
 impl ErrorKind {
-    const NAMES: [(Self, &'static str); 28] = [
+    const NAMES: [(Self, &'static str); 31] = [
         (Self::Timeout, "timeout"),
         (Self::Closed, "closed"),
         (Self::LeaderLost, "leader_lost"),
@@ -102,6 +108,9 @@ impl ErrorKind {
         (Self::Config, "config"),
         (Self::Io, "io"),
         (Self::Process, "process"),
+        (Self::NoSuchProcess, "no_such_process"),
+        (Self::AgentAway, "agent_away"),
+        (Self::NoWorker, "no_worker"),
         (Self::Other, "other"),
     ];
 

@@ -84,9 +84,10 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, ClusterPhase, Death, DeathStatus, Exit, Joining, Liveness, Master, MasterBuilder,
-    MasterEvent, MasterHandle, ProcessName, ProcessState, ProcessStatus, Program, Recycle,
-    ReloadStatus, Remedy, Status, Unresponsive, Worker,
+    Agent, AwaitReceipt, ClusterPhase, Death, DeathStatus, Exit, Joining, Liveness, Master,
+    MasterBuilder, MasterEvent, MasterHandle, Message, Messages, Messenger, Once, Peer, Peers,
+    ProcessName, ProcessState, ProcessStatus, Program, Receipt, Recycle, ReloadStatus, Remedy,
+    Sent, Status, Unresponsive, Worker,
 };
 pub use crate::{
     cluster::{

@@ -69,7 +69,8 @@ pub enum Change<T> {
     Value {
         /// The value, decoded once a process.
         value: Arc<T>,
-        /// How many values before it this subscriber did not see, because it fell behind.
+        /// How many values before it this subscriber did not see, because it fell behind. What
+        /// there was while no leader was up, or before a new one had this key, nobody counted.
         missed: u64,
     },
     /// In touch with the upstream again, which still has this value.

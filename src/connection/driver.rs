@@ -175,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 self.next_heartbeat = now + self.options.heartbeat;
                 self.reader.release();
                 self.batch.release();
+                self.link.release();
                 self.batch.push(Frame::new(0, Heartbeat::default()), None);
             }
             if late {

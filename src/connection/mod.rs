@@ -17,13 +17,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 pub(crate) use self::{backoff::Backoff, driver::drive, service::service};
 use crate::{
     error::{Error, ErrorKind, Result},
-    protocol::{Batch, Frame, pb::Packet},
+    protocol::{
+        Batch, Frame, Queue,
+        pb::{Packet, packet::Body},
+    },
 };
 
 /// What the two kinds of ends do with a link: the leader's session and the follower's.
@@ -53,7 +57,7 @@ pub(crate) struct Link(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Queue>,
+    queue: Mutex<Outgoing>,
     /// Wakes the driver.
     waker: AtomicWaker,
     /// Bytes in the driver's batch, so that the bound covers them, too.
@@ -65,9 +69,8 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    frames: Vec<(Frame, Option<u64>)>,
-    bytes: usize,
+struct Outgoing {
+    frames: Queue,
     /// Set: write what is queued, then close.
     closing: Option<Error>,
     /// Set: the link is closed.
@@ -93,7 +96,24 @@ impl Link {
     ///
     /// The link is closed, or too much is queued already. Nothing is queued then.
     pub(crate) fn send(&self, frame: Frame, mark: Option<u64>) -> Result<()> {
-        self.queue_up(frame, mark, self.0.max_queued)
+        let len = frame.packet_len();
+        self.queue_up(len, self.0.max_queued, |queue| queue.push(frame, mark))
+    }
+
+    /// Queues a packet, whose payload is copied where it is short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub(crate) fn send_packet(
+        &self,
+        id: u64,
+        body: impl Into<Body>,
+        payload: &Bytes,
+        mark: Option<u64>,
+    ) -> Result<()> {
+        let len = payload.len();
+        self.queue_up(len, self.0.max_queued, |queue| queue.push_packet(id, body, payload, mark))
     }
 
     /// Queues a frame that is bounded elsewhere, by what it speaks of: replays, acknowledgements,
@@ -103,30 +123,39 @@ impl Link {
     ///
     /// The link is closed.
     pub(crate) fn replay(&self, frame: Frame, mark: Option<u64>) -> Result<()> {
-        self.queue_up(frame, mark, usize::MAX)
+        self.queue_up(0, usize::MAX, |queue| queue.push(frame, mark))
     }
 
-    fn queue_up(&self, frame: Frame, mark: Option<u64>, bound: usize) -> Result<()> {
-        {
+    fn queue_up(&self, len: usize, bound: usize, push: impl FnOnce(&mut Queue)) -> Result<()> {
+        let was_empty = {
             let mut queue = self.queue();
             if let Some(error) = queue.closed.as_ref().or(queue.closing.as_ref()) {
                 return Err(error.clone());
             }
-            let bytes = queue.bytes + frame.packet_len();
-            if bytes.saturating_add(self.0.backlog.load(Ordering::Relaxed)) > bound {
-                return Err(Error::new(
-                    ErrorKind::Overloaded,
-                    format!(
-                        "more than {} bytes are queued to this peer, which reads too slowly",
-                        self.0.max_queued
-                    ),
-                ));
+            let bytes = queue.frames.len() + self.0.backlog.load(Ordering::Relaxed);
+            if bytes.saturating_add(len) > bound {
+                return Err(self.overloaded());
             }
-            queue.bytes = bytes;
-            queue.frames.push((frame, mark));
+            let was_empty = queue.frames.is_empty();
+            push(&mut queue.frames);
+            was_empty
+        };
+        // Whoever found it empty has woken the driver, which takes all that is queued.
+        if was_empty {
+            self.wake();
         }
-        self.wake();
         Ok(())
+    }
+
+    #[cold]
+    fn overloaded(&self) -> Error {
+        Error::new(
+            ErrorKind::Overloaded,
+            format!(
+                "more than {} bytes are queued to this peer, which reads too slowly",
+                self.0.max_queued
+            ),
+        )
     }
 
     /// Lets the driver ask its endpoint for more.
@@ -136,11 +165,7 @@ impl Link {
 
     /// Moves what is queued into a batch.
     pub(crate) fn move_to(&self, batch: &mut Batch) {
-        let mut queue = self.queue();
-        queue.bytes = 0;
-        for (frame, mark) in queue.frames.drain(..) {
-            batch.push(frame, mark);
-        }
+        self.queue().frames.move_to(batch);
     }
 
     /// Writes what is queued, then closes.
@@ -166,16 +191,14 @@ impl Link {
         let mut queue = self.queue();
         queue.closed.get_or_insert_with(|| reason.clone());
         queue.frames.clear();
-        queue.bytes = 0;
     }
 
-    /// Takes what is queued, in place of a driver.
-    #[cfg(test)]
-    pub(crate) fn take_queued(&self) -> Vec<Frame> {
-        self.queue().frames.drain(..).map(|(frame, _)| frame).collect()
+    /// Lets go of memory that is not in use.
+    fn release(&self) {
+        self.queue().frames.release();
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Outgoing> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{Follower, Shared, State};
 use crate::{
+    connection::Link,
     error::{Error, ErrorKind},
     protocol::{Frame, pb},
     spec::{Failure, MethodKind, Reply},
@@ -79,10 +80,23 @@ impl Pending {
         matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
     }
 
+    fn timeout_ms(&self, now: Instant) -> u32 {
+        let left = self.deadline.saturating_duration_since(now);
+        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Sends it for the first time.
+    fn send(&self, link: &Link, id: u64, now: Instant) -> Result<(), Error> {
+        if !matches!(self.kind, Kind::Invoke { .. }) {
+            return link.send(self.frame(id, now), Some(id));
+        }
+        let invoke = pb::Invoke { method: self.method as u32, timeout_ms: self.timeout_ms(now) };
+        link.send_packet(id, invoke, &self.args, Some(id))
+    }
+
     /// The frame for it, with the time that remains from `now`.
     pub(super) fn frame(&self, id: u64, now: Instant) -> Frame {
-        let left = self.deadline.saturating_duration_since(now);
-        let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        let timeout_ms = self.timeout_ms(now);
         let method = self.method as u32;
         let args = self.args.clone();
         match self.kind {
@@ -285,7 +299,7 @@ impl Shared {
         let id = state.last_id;
         if let Some(registered) = &state.link {
             registered.check_size(&pending.args)?;
-            match registered.link.send(pending.frame(id, now), Some(id)) {
+            match pending.send(&registered.link, id, now) {
                 // A link that is closed already: the next one will send it.
                 Err(error) if error.kind() == ErrorKind::Overloaded => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -298,16 +312,17 @@ impl Shared {
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        if !cancels && state.link.is_some() {
+        if !cancels && state.link_of(id).is_some() {
             // What is queued can't be taken back: it runs to its end, and its answer says whether
             // it is published.
             return;
         }
         if state.requests.remove(&id).is_some()
-            && let Some(registered) = &state.link
+            && let Some(link) = state.link_of(id)
         {
-            let _ = registered.link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
+        state.leave_if_done();
     }
 }
 

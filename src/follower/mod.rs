@@ -11,6 +11,7 @@
 
 mod call;
 mod dial;
+mod hand_over;
 mod handle;
 mod link;
 mod liveness;
@@ -119,6 +120,20 @@ struct State {
     /// What this process has published, by publish method and key: the arguments.
     publications: HashMap<(usize, Bytes), Bytes>,
     closed: Option<Error>,
+    /// The link to a leader that goes. It is not `link` any more, so that nothing new is sent on it.
+    leaving: Option<Leaving>,
+    /// The links whose leader went with a hand-over, one a reload: work items that came on them are
+    /// still this process's.
+    handed_over: Vec<u64>,
+}
+
+/// A link to a leader that hands its channel over: what it still answers is waited for.
+struct Leaving {
+    link: Link,
+    /// Later requests are the next leader's.
+    last_id: u64,
+    /// Nothing is waited for any more, and the leader knows.
+    is_done: bool,
 }
 
 /// A link that is registered.
@@ -408,10 +423,11 @@ impl Shared {
             return;
         }
         state.closed = Some(closed.clone());
-        if let Some(registered) = state.link.take() {
-            let goodbye = pb::GoAway { reason: None, last_id: 0 };
-            let _ = registered.link.replay(Frame::new(0, goodbye), None);
-            registered.link.finish(closed.clone());
+        let leaving = state.leaving.take().map(|leaving| leaving.link);
+        if let Some(link) = state.link.take().map(|registered| registered.link).or(leaving) {
+            let goodbye = pb::GoAway { reason: None, last_id: None };
+            let _ = link.replay(Frame::new(0, goodbye), None);
+            link.finish(closed.clone());
         }
         let requests = std::mem::take(&mut state.requests);
         let topics = std::mem::take(&mut state.topics);

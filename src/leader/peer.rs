@@ -57,11 +57,14 @@ impl Peer {
             Ok(payload) if payload.len() > self.max_payload => Err(too_large(payload.len())),
             reply => reply.map_err(|failure| pb::Error::from(&failure)),
         };
-        let frame = match answer {
-            Ok(payload) => Frame::with_payload(request, pb::Result::default(), payload),
-            Err(error) => Frame::new(request, pb::Result { error: Some(Box::new(error)) }),
+        let queued = match answer {
+            Ok(payload) => self.link.send_packet(request, pb::Result::default(), &payload, None),
+            Err(error) => {
+                let result = pb::Result { error: Some(Box::new(error)) };
+                self.link.send(Frame::new(request, result), None)
+            }
         };
-        if let Err(error) = self.link.send(frame, None)
+        if let Err(error) = queued
             && error.kind() == ErrorKind::Overloaded
         {
             let told = Frame::new(request, pb::Result { error: Some((&error).into()) });

@@ -22,8 +22,12 @@
 //! - **Loss**: without their master all processes exit by themselves, with code 110, blocked and
 //!   stopped ones too, and take their process groups with them.
 //!
-//! [`Exit`] has the table of exit codes. Limits: a process that leaves its group (`setsid`) is on
-//! its own. SIGHUP is not handled; it ends the master as a SIGKILL does. Only on Linux are stopped
+//! - **Liveness**: the master asks each process now and then; who is frozen is replaced, whose runtime
+//!   is blocked is reported, as [`Liveness`] sets it. Panics of tasks are counted and told.
+//! - **Orphans**: what left its process group becomes a child of the master, is reaped, and ends when
+//!   the cluster has stopped.
+//!
+//! [`Exit`] has the table of exit codes. SIGHUP is not handled; it ends the master as a SIGKILL does. Only on Linux are stopped
 //! children woken, and processes that children started killed, when the master is lost.
 
 // In reading order; a room imports only those before it.
@@ -33,6 +37,8 @@ mod name;
 mod output;
 
 mod inherit;
+mod lead;
+mod messenger;
 mod panics;
 mod place;
 
@@ -53,6 +59,7 @@ pub use self::{
         MasterHandle, ProcessState, ProcessStatus, Program, Recycle, ReloadStatus, Remedy, Status,
         Unresponsive,
     },
+    messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},
     worker::Worker,
 };

@@ -32,6 +32,8 @@ use tokio::{
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    lead::{Lead, LeadTeller, lead},
+    messenger::Hub,
     name::{Exit, ProcessName},
     panics,
 };
@@ -39,7 +41,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     protocol::{
         handshake::Token,
-        pb::{Panicked, Pong, Ready, Taken, control::Body, welcome},
+        pb::{Panicked, Pong, Ready, Standby, Taken, control::Body, welcome},
     },
 };
 
@@ -55,7 +57,10 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
-    stop: watch::Receiver<bool>,
+    pub(super) hub: Arc<Hub>,
+    /// Of use in the agent alone.
+    pub(super) lead: Lead,
+    stop: watch::Sender<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
     /// The last ping, which the user's runtime has to answer.
@@ -92,7 +97,11 @@ impl Place {
         if name == ProcessName::Agent && listener.is_none() {
             return Err(malformed("no cluster listener"));
         }
-        let (stop_sender, stop) = watch::channel(false);
+        let hub = Hub::new();
+        // Nobody else knows the hub yet; what it does not know of is no peers.
+        hub.hear(Body::Peers(welcome.peers.unwrap_or_default()));
+        let (lead_teller, lead) = lead(welcome.lead);
+        let stop = watch::Sender::new(false);
         let (cluster_ready_sender, cluster_ready) = watch::channel(false);
         let (asked_sender, asked) = watch::channel(0);
         let (panics, panicked) = watch::channel(Panicked::default());
@@ -104,7 +113,9 @@ impl Place {
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
-            stop,
+            hub: Arc::clone(&hub),
+            lead,
+            stop: stop.clone(),
             cluster_ready,
             said_ready: AtomicBool::new(false),
             asked,
@@ -120,7 +131,9 @@ impl Place {
                 sigterm,
                 say,
                 sayings,
-                stop: stop_sender,
+                hub,
+                stop,
+                lead: lead_teller,
                 cluster_ready: cluster_ready_sender,
                 asked: asked_sender,
                 panicked,
@@ -167,8 +180,36 @@ impl Place {
         *self.stop.borrow()
     }
 
+    /// Asks this process to stop, as a SIGTERM does.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until this agent has the lead. The first wait tells the master that it is needed.
+    pub(super) async fn wait_for_lead(&self) -> Result<()> {
+        if self.lead.is_given() {
+            return Ok(());
+        }
+        if self.lead.begin_standby() {
+            self.say_soon(Body::Standby(Standby {}));
+        }
+        tokio::select! {
+            biased;
+            () = self.lead.given() => Ok(()),
+            () = self.stopped() => {
+                let text = "the agent was asked to stop before it had anything to lead";
+                Err(Error::new(ErrorKind::Process, text))
+            }
+        }
+    }
+
+    /// Whether this is an agent that never had the lead.
+    pub(super) fn never_led(&self) -> bool {
+        self.name == ProcessName::Agent && !self.lead.is_given()
+    }
+
     pub(super) async fn stopped(&self) {
-        wait_true(self.stop.clone()).await;
+        wait_true(self.stop.subscribe()).await;
     }
 
     pub(super) async fn cluster_ready(&self) {
@@ -218,7 +259,9 @@ struct Control {
     sigterm: Signal,
     say: mpsc::UnboundedSender<Say>,
     sayings: mpsc::UnboundedReceiver<Say>,
+    hub: Arc<Hub>,
     stop: watch::Sender<bool>,
+    lead: LeadTeller,
     cluster_ready: watch::Sender<bool>,
     asked: watch::Sender<u64>,
     panicked: watch::Receiver<Panicked>,
@@ -227,20 +270,26 @@ struct Control {
 impl Control {
     async fn run(self) {
         let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
-        let Self { stop, cluster_ready, asked, panicked, .. } = self;
+        let Self { hub, stop, lead, cluster_ready, asked, panicked, .. } = self;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
-        tokio::spawn(write(writer, sayings));
+        tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
         tokio::spawn(tell_panics(panicked, say.clone()));
         loop {
             tokio::select! {
                 frame = reader.read() => match frame {
-                    Ok(Body::ClusterReady(_)) => drop(cluster_ready.send_replace(true)),
+                    Ok(Body::ClusterReady(_)) => {
+                        hub.open();
+                        cluster_ready.send_replace(true);
+                    }
                     Ok(Body::Ping(ping)) => {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
                         asked.send_replace(ping.seq);
                     }
-                    // What a newer master may say to a program that does not know it.
-                    Ok(_) => {}
+                    Ok(Body::Lead(_)) => lead.give(),
+                    Ok(Body::Retire(retire)) => lead.retire(Duration::from_millis(retire.drain_ms)),
+                    // What is left is what a newer master may say to a program that does not
+                    // know it.
+                    Ok(body) => drop(hub.hear(body)),
                     Err(_) => lose_master(),
                 },
                 Some(()) = sigterm.recv() => drop(stop.send_replace(true)),
@@ -249,11 +298,22 @@ impl Control {
     }
 }
 
-async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>) {
-    while let Some(Say { body, written }) = sayings.recv().await {
-        if writer.write(body).await.is_err() {
-            lose_master();
+async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>, hub: Arc<Hub>) {
+    loop {
+        let Say { body, written } = tokio::select! {
+            message = hub.next() => {
+                write_or_lose(&mut writer, message).await;
+                continue;
+            }
+            Some(say) = sayings.recv() => say,
+        };
+        // The last words come after the last messages. The hub is closed by now.
+        if matches!(body, Body::Ended(_)) {
+            while let Some(message) = hub.take() {
+                write_or_lose(&mut writer, message).await;
+            }
         }
+        write_or_lose(&mut writer, body).await;
         // Nobody may wait for it any more.
         let _ = written.send(());
     }
@@ -271,6 +331,12 @@ async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::Unbound
 
 /// The shortest time between two frames that tell of panics, however many there are.
 const BETWEEN_PANICS: Duration = Duration::from_secs(1);
+
+async fn write_or_lose(writer: &mut Writer, body: Body) {
+    if writer.write(body).await.is_err() {
+        lose_master();
+    }
+}
 
 /// Ends this process, and whatever it started that is still in its process group, because the
 /// master is gone. Does not return.

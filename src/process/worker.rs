@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{joining::Joining, name::ProcessName, place::Place};
+use super::{
+    joining::Joining,
+    messenger::{Messenger, Peer, Peers},
+    name::ProcessName,
+    place::Place,
+};
 use crate::{
     cluster::{Builder, ClusterClient, Role},
     error::Result,
@@ -52,7 +57,7 @@ impl Worker {
             .role(Role::Follower)
             .port(self.place.port)
             .token(self.place.token.secret().to_vec());
-        Joining::new(builder, None)
+        Joining::follow(builder)
     }
 
     /// Tells the master that the set-up is done. Calling it again does nothing.
@@ -87,6 +92,19 @@ impl Worker {
     /// Cancel safe.
     pub async fn cluster_ready(&self) {
         self.place.cluster_ready().await;
+    }
+
+    /// Sends messages to the other processes of the cluster, and gets theirs.
+    #[must_use]
+    pub fn messenger(&self) -> Messenger {
+        Messenger::new(Arc::clone(&self.place.hub))
+    }
+
+    /// The agent, where it is ready; `None` while it is away, between its death and its
+    /// replacement's `ready()`.
+    #[must_use]
+    pub fn peers(&self) -> Peers<Option<Peer>> {
+        self.place.hub.readiness().agent()
     }
 
     /// Which worker it is, from 0. A replacement has the index of the worker that it replaces.

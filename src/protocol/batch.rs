@@ -8,6 +8,7 @@ use prost::Message;
 use super::{
     frame::{COPY, Frame, Head, LENGTH, PART},
     pb::Part,
+    run::{Item, Run},
 };
 
 /// One write takes at most this much.
@@ -17,7 +18,7 @@ const MAX_WRITE: usize = 256 << 10;
 /// one in turn, so that a small answer never waits behind a large one.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    small: VecDeque<(Frame, Option<u64>)>,
+    small: VecDeque<Item>,
     /// Those that are begun, in turn; and those that are not, because the peer holds what it has
     /// of each until it is whole.
     large: VecDeque<Large>,
@@ -45,6 +46,8 @@ pub(crate) struct Batch {
     next_stream: u64,
     /// Topics whose large value was staged to its end.
     finished: Vec<u64>,
+    /// A run that was staged, whose memory can be used again.
+    spare: Option<Run>,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,18 @@ impl Batch {
 
     /// Adds a frame. Its `mark` is given back by [`Batch::advance`] when its first byte is written.
     pub(crate) fn push(&mut self, frame: Frame, mark: Option<u64>) {
+        self.push_item(Item::Frame(frame, mark));
+    }
+
+    pub(super) fn push_item(&mut self, item: Item) {
+        let (frame, mark) = match item {
+            Item::Frame(frame, mark) => (frame, mark),
+            Item::Run(run) => {
+                self.queued += run.bytes.len();
+                self.queued_small += run.bytes.len();
+                return self.small.push_back(Item::Run(run));
+            }
+        };
         self.queued += frame.packet_len();
         let has_large = !(self.large.is_empty() && self.waiting.is_empty());
         let is_last = frame.keeps_order() && has_large;
@@ -79,7 +94,7 @@ impl Batch {
         } else {
             self.queued_small += frame.packet_len();
             self.queued_copied += copied(&frame);
-            self.small.push_back((frame, mark));
+            self.small.push_back(Item::Frame(frame, mark));
         }
     }
 
@@ -133,8 +148,15 @@ impl Batch {
         let is_large_there = !(self.large.is_empty() && self.waiting.is_empty());
         let bound = if is_large_there { MAX_WRITE - PART } else { MAX_WRITE };
         while self.staged < bound
-            && let Some((frame, mark)) = self.small.pop_front()
+            && let Some(item) = self.small.pop_front()
         {
+            let (frame, mark) = match item {
+                Item::Frame(frame, mark) => (frame, mark),
+                Item::Run(run) => {
+                    self.put_run(run);
+                    continue;
+                }
+            };
             self.queued -= frame.packet_len();
             self.queued_small -= frame.packet_len();
             self.queued_copied -= copied(&frame);
@@ -157,6 +179,24 @@ impl Batch {
             }
         }
         self.seal();
+    }
+
+    fn put_run(&mut self, mut run: Run) {
+        let len = run.bytes.len();
+        self.queued -= len;
+        self.queued_small -= len;
+        let start = self.staged_total;
+        self.marks.extend(run.marks.drain(..).map(|(at, mark)| (start + at as u64, mark)));
+        self.seal();
+        self.staged += len;
+        self.staged_total += len as u64;
+        self.pieces.push_back(run.bytes.split().freeze());
+        self.spare = Some(run);
+    }
+
+    /// Takes a run that was staged.
+    pub(super) fn take_spare(&mut self) -> Option<Run> {
+        self.spare.take()
     }
 
     /// The large frame whose turn it is. Another one is begun while the peer has room for it.
@@ -263,6 +303,7 @@ impl Batch {
 
     /// Lets go of memory that is not in use.
     pub(crate) fn release(&mut self) {
+        self.spare = None;
         if self.len() == 0 {
             self.open = BytesMut::new();
         }
@@ -274,9 +315,14 @@ impl Batch {
     }
 
     #[cfg(test)]
+    pub(super) fn staged_bytes(&self) -> Vec<u8> {
+        self.pieces.iter().flatten().copied().collect()
+    }
+
+    #[cfg(test)]
     pub(crate) fn next_write(&mut self) -> Option<Vec<u8>> {
         self.stage();
-        let bytes: Vec<u8> = self.pieces.iter().flatten().copied().collect();
+        let bytes = self.staged_bytes();
         let _ = self.advance(bytes.len());
         (!bytes.is_empty()).then_some(bytes)
     }

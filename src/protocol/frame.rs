@@ -3,7 +3,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use super::pb::{Packet, packet::Body};
+use super::{
+    hot,
+    pb::{Packet, packet::Body},
+};
 use crate::error::{Error, Result};
 
 /// A packet larger than this goes in parts of this size.
@@ -46,7 +49,7 @@ pub(super) enum Head {
 }
 
 impl Head {
-    const SMALL: usize = 38;
+    const SMALL: usize = LENGTH + hot::MAX_HEAD + 1;
 }
 
 impl AsRef<[u8]> for Head {
@@ -66,8 +69,13 @@ impl Frame {
 
     /// Encodes a packet.
     pub(crate) fn with_payload(id: u64, body: impl Into<Body>, payload: Bytes) -> Self {
+        let body = body.into();
+        let mut head = [0; hot::MAX_HEAD];
+        if let Some(head_len) = hot::write(&mut head, id, &body, payload.len()) {
+            return Self::of_head(&head[..head_len], payload);
+        }
         // The payload is the last field, so it is appended by hand and never passes through prost.
-        let packet = Packet { id, body: Some(body.into()), payload: Bytes::new() };
+        let packet = Packet { id, body: Some(body), payload: Bytes::new() };
         let mut len = packet.encoded_len();
         if !payload.is_empty() {
             len += PAYLOAD_TAG_LEN + prost::length_delimiter_len(payload.len()) + payload.len();
@@ -87,6 +95,25 @@ impl Frame {
             put_head(&mut head, len, &packet, payload.len());
             Self { head: Head::Heap(head.freeze()), payload, keeps_order: false }
         }
+    }
+
+    /// A packet whose head is encoded already.
+    fn of_head(head: &[u8], payload: Bytes) -> Self {
+        // Of a packet that goes in parts the length is never written, so saturating is harmless.
+        let len = u32::try_from(head.len() + payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+        if (COPY..=INLINE).contains(&payload.len()) {
+            let mut whole = Vec::with_capacity(LENGTH + head.len() + payload.len());
+            for piece in [&len, head, &payload] {
+                whole.extend_from_slice(piece);
+            }
+            let head = Head::Heap(Bytes::from(whole));
+            return Self { head, payload: Bytes::new(), keeps_order: false };
+        }
+        let mut bytes = [0; Head::SMALL];
+        bytes[..LENGTH].copy_from_slice(&len);
+        bytes[LENGTH..LENGTH + head.len()].copy_from_slice(head);
+        let len = (LENGTH + head.len()) as u8;
+        Self { head: Head::Small { bytes, len }, payload, keeps_order: false }
     }
 
     /// Not to be written before large frames that were queued before it, as what speaks of them.
@@ -225,6 +252,15 @@ impl FrameReader {
         }
         if self.buffer.len() < LENGTH + length {
             return Ok(None);
+        }
+        let packet = &self.buffer[LENGTH..LENGTH + length];
+        if let Some((id, body, at)) = hot::read(packet) {
+            self.buffer.advance(LENGTH + at.start);
+            let payload = match at.len() {
+                0 => Bytes::new(),
+                len => self.buffer.split_to(len).freeze(),
+            };
+            return Ok(Some(Packet { id, body: Some(body), payload }));
         }
         self.buffer.advance(LENGTH);
         decode(self.buffer.split_to(length).freeze()).map(Some)

@@ -11,14 +11,17 @@ mod batch;
 mod fault;
 mod frame;
 pub(crate) mod handshake;
+mod hot;
 mod method;
 mod part;
+mod run;
 
 pub(crate) use self::{
     batch::Batch,
     frame::{Frame, FrameReader, PART},
     method::{MethodMap, method_table},
     part::Assembler,
+    run::Queue,
 };
 
 /// Generated from `proto/`.

@@ -1,6 +1,6 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
-//! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
+//! Keys of the master: `asks=PATH` (see `fixture_ask.rs`), `crash_loop`, `recycle_ms`, `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
 //! `program`, `observer=fail|panic|stop`, `run` (`run().await` in place of `main()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
@@ -8,12 +8,15 @@
 //! `fail`, `panic`, `hang`, `die` before ready; `slow:MS` is ready late; `bind:PORT` fails
 //! where the port is taken; after ready: `early` returns, `deaf`
 //! never returns, `busy` blocks its whole runtime,
-//! `hook:MS` cleans up for that long, `family` starts processes of its own,
+//! `hook:MS` cleans up for that long, `family` starts processes of its own, `family_panic` panics then,
 //! `escape` starts one that leaves the process group
 //! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
 //! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
+//!
+//! More keys and behaviours are in `fixture_health.rs`.
+//! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
@@ -26,10 +29,16 @@ use std::{
     time::Duration,
 };
 
+use crate::talk;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
-    Options, Result, Worker, cluster_client,
+    Options, Recycle, Result, Worker, cluster_client,
 };
+
+use crate::{fixture_ask, fixture_health};
+
+/// The arguments, as key and value.
+pub(crate) type Keys = HashMap<String, String>;
 
 pub(crate) fn main() -> ExitCode {
     let keys = keys();
@@ -50,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
     cluster.main()
 }
 
-fn keys() -> HashMap<String, String> {
+pub(crate) fn keys() -> Keys {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
@@ -58,14 +67,18 @@ fn keys() -> HashMap<String, String> {
     std::env::args().skip(2).map(pair).collect()
 }
 
-fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
+fn describe(keys: &Keys) -> MasterBuilder {
     let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
     let millis = |key: &str| number(key).map(Duration::from_millis);
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
-        .env("FIXTURE_ENV", "from the master")
-        .agent(agent)
-        .worker(worker);
+        .env("FIXTURE_ENV", "from the master");
+    if !keys.contains_key("agent_program") {
+        cluster = cluster.agent(agent);
+    }
+    if !keys.contains_key("worker_program") {
+        cluster = cluster.worker(worker);
+    }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
     }
@@ -78,21 +91,38 @@ fn describe(keys: &HashMap<String, String>) -> MasterBuilder {
     if let Some(time) = millis("healthy_ms") {
         cluster = cluster.healthy_after(time);
     }
+    if let Some(deaths) = number("crash_loop") {
+        cluster = cluster.crash_loop(deaths as u32);
+    }
+    if let Some(age) = millis("recycle_ms") {
+        cluster = cluster.recycle(Recycle::default().age(age));
+    }
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
+    if keys.contains_key("messenger") {
+        cluster = cluster.agent(talk::agent).worker(talk::worker);
+    }
+    cluster = fixture_health::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
 
 /// One line, in one write, so that lines of several processes do not mix.
-fn say(name: &str, what: &str) {
+pub(crate) fn say(name: &str, what: &str) {
     let line = format!("{name} {} {what}\n", std::process::id());
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
+    if let Some(scene) = keys().remove("messenger") {
+        tokio::spawn(talk::master(handle.messenger(), scene));
+    }
+    if let Some(path) = keys().remove("asks") {
+        let handle = handle.clone();
+        tokio::spawn(async move { fixture_ask::answer(handle, path.as_ref()).await });
+    }
     while let Some(event) = handle.next_event().await {
         match event {
             MasterEvent::Started { process, pid, generation, .. } => {
@@ -114,6 +144,32 @@ async fn observe(mut handle: MasterHandle, observer: String) {
                 let pause = death.restart_in.map(|pause| pause.as_millis());
                 say("master", &format!("died {death}; restart in {pause:?}"));
             }
+            MasterEvent::Unresponsive { process, pid, how, remedy, .. } => {
+                say("master", &format!("unresponsive {process} {pid} {how} {remedy:?}"));
+            }
+            MasterEvent::Responsive { process, pid, .. } => {
+                say("master", &format!("responsive {process} {pid}"));
+            }
+            MasterEvent::Panicked { process, pid, count, message, .. } => {
+                say("master", &format!("panicked {process} {pid} {count} {message}"));
+            }
+            MasterEvent::SlotFailed { process, deaths, .. } => {
+                say("master", &format!("failed {process} after {deaths}"));
+            }
+            MasterEvent::Replacing { process, pid, why, .. } => {
+                say("master", &format!("replacing {process} {pid}: {why}"));
+            }
+            MasterEvent::Leaving { process, pid, .. } => {
+                say("master", &format!("leaving {process} {pid}"));
+            }
+            MasterEvent::Reloading => say("master", "reloading"),
+            MasterEvent::Reloaded { generation, .. } => {
+                say("master", &format!("reloaded {generation}"));
+            }
+            MasterEvent::ReloadFailed { reason, .. } => {
+                say("master", &format!("not-reloaded {}", reason.replace('\n', "|")));
+            }
+            MasterEvent::Scaled { workers, .. } => say("master", &format!("scaled to {workers}")),
             MasterEvent::Stopping => say("master", "stopping"),
             MasterEvent::Stopped { process, pid, exit, .. } => {
                 say("master", &format!("stopped {process} {pid} {exit}"));
@@ -131,7 +187,14 @@ struct Upstream;
 impl Upstream {
     #[connect]
     async fn connect() -> Result<Self> {
+        say("agent", "connects");
         Ok(Self)
+    }
+
+    #[invoke]
+    async fn add(&self, one: u64, other: u64) -> Result<u64> {
+        tokio::time::sleep(Duration::from_millis(one % 20)).await;
+        Ok(one + other)
     }
 
     #[publish]
@@ -156,6 +219,15 @@ impl Upstream {
 
 /// Takes part in the channel for ever, as one that keeps its clients in a static does.
 async fn share(name: &str, behaviour: &str, joining: Joining<Upstream>) -> Result<()> {
+    if behaviour == "calls" {
+        let upstream = joining.await?;
+        if name == "agent" {
+            std::mem::forget(upstream);
+        } else {
+            tokio::spawn(call_for_ever(name.to_owned(), upstream));
+        }
+        return Ok(());
+    }
     if behaviour == "share" {
         let options = Options { grace: Duration::from_secs(600), ..Options::default() };
         let upstream: Cluster<Upstream> = joining.options(options).await?;
@@ -163,6 +235,22 @@ async fn share(name: &str, behaviour: &str, joining: Joining<Upstream>) -> Resul
         std::mem::forget(upstream);
     }
     Ok(())
+}
+
+/// Calls without a pause, and says so now and then, and when a call fails.
+async fn call_for_ever(name: String, upstream: Cluster<Upstream>) {
+    for count in 0_u64.. {
+        match upstream.add(count, 1).await {
+            Ok(sum) if sum == count + 1 => {}
+            Ok(sum) => say(&name, &format!("got {sum} for {count} + 1")),
+            // This process leaves its channels, because its function is done.
+            Err(error) if error.kind() == ErrorKind::Closed => return,
+            Err(error) => say(&name, &format!("lost a call: {error}")),
+        }
+        if count % 20 == 0 {
+            say(&name, &format!("has called {count}"));
+        }
+    }
 }
 
 async fn agent(agent: Agent) -> Result<()> {
@@ -188,7 +276,7 @@ async fn agent(agent: Agent) -> Result<()> {
     after_ready("agent", &behaviour).await;
     agent.shutdown().await;
     finish("agent", &behaviour).await;
-    Ok(())
+    fixture_health::end(&behaviour)
 }
 
 async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -218,12 +306,18 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
     finish(&name, &behaviour).await;
-    Ok(())
+    Ok(fixture_health::end(&behaviour)?)
 }
 
-/// The behaviour under the first of these keys that was given.
-fn behaviour<const N: usize>(keys: &HashMap<String, String>, of: [Option<&str>; N]) -> String {
-    of.into_iter().flatten().find_map(|key| keys.get(key).cloned()).unwrap_or_default()
+/// The behaviour under the first of these keys that was given; `file:PATH` is what is in that file
+/// when the process starts.
+fn behaviour<const N: usize>(keys: &Keys, of: [Option<&str>; N]) -> String {
+    let given = of.into_iter().flatten().find_map(|key| keys.get(key).cloned());
+    let given = given.unwrap_or_default();
+    match given.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).unwrap(),
+        None => given,
+    }
 }
 
 async fn before_ready(behaviour: &str) -> Result<()> {
@@ -267,6 +361,10 @@ async fn after_ready(name: &str, behaviour: &str) {
             }
         }
         "family" => start_family(name),
+        "family_panic" => {
+            start_family(name);
+            panic!("the fixture panics with a family");
+        }
         "escape" => {
             let mut escaped = Command::new("setsid");
             escaped.args(["sleep", "3"]).stdout(Stdio::null());
@@ -292,7 +390,7 @@ async fn after_ready(name: &str, behaviour: &str) {
             say(name, &format!("nests {}", nested.id()));
             thread::spawn(move || nested.wait());
         }
-        _ => {}
+        other => fixture_health::after_ready(name, other).await,
     }
 }
 
@@ -319,6 +417,6 @@ async fn finish(name: &str, behaviour: &str) {
     }
 }
 
-fn millis_of(text: &str) -> Duration {
+pub(crate) fn millis_of(text: &str) -> Duration {
     Duration::from_millis(text.parse().unwrap())
 }

@@ -7,19 +7,41 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod endings;
+#[cfg(target_os = "linux")]
 mod fixture;
+#[cfg(target_os = "linux")]
+mod fixture_ask;
+#[cfg(target_os = "linux")]
+mod fixture_health;
+#[cfg(target_os = "linux")]
+mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
+mod liveness;
+#[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod messenger;
+#[cfg(target_os = "linux")]
+mod orphans;
+#[cfg(target_os = "linux")]
+mod panics;
+#[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod scale;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -39,7 +61,22 @@ fn main() -> std::process::ExitCode {
             Ok(())
         })
     };
-    let tests = [start::TESTS, stop::TESTS, restart::TESTS, loss::TESTS, identity::TESTS].concat();
+    let tests = [
+        start::TESTS,
+        stop::TESTS,
+        restart::TESTS,
+        reload::TESTS,
+        scale::TESTS,
+        loss::TESTS,
+        identity::TESTS,
+        messenger::TESTS,
+        liveness::TESTS,
+        panics::TESTS,
+        orphans::TESTS,
+        foreign::TESTS,
+        endings::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -156,7 +156,10 @@ fn a_signal_during_the_start_stops_in_order() {
 
 fn a_program_that_does_not_exist_is_named() {
     let (_, stderr) = failed_start("program=/no/such/program");
-    assert!(stderr.contains("agent could not be started: No such file"), "{stderr}");
+    assert!(
+        stderr.contains("agent could not be started: /no/such/program: No such file"),
+        "{stderr}"
+    );
 }
 
 fn a_cluster_without_workers_is_ready() {

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread::{self, JoinHandle},
@@ -30,6 +32,8 @@ pub(crate) struct Cluster {
     /// How many of them were looked at by `wait`.
     read: usize,
     stderr: Option<JoinHandle<String>>,
+    /// Whether its pids are those of another namespace, and mean nothing here.
+    pids_are_foreign: bool,
 }
 
 impl Cluster {
@@ -58,7 +62,14 @@ impl Cluster {
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Self { master, lines, said: Vec::new(), read: 0, stderr: Some(stderr) }
+        Self {
+            master,
+            lines,
+            said: Vec::new(),
+            read: 0,
+            stderr: Some(stderr),
+            pids_are_foreign: false,
+        }
     }
 
     /// Starts a fixture and waits until its cluster is ready.
@@ -66,6 +77,32 @@ impl Cluster {
         let mut cluster = Self::start(arguments);
         cluster.wait("cluster-ready ");
         cluster
+    }
+
+    /// Starts a fixture that is PID 1 of a namespace of its own. `master` is then the process
+    /// outside of it that waits for it. It takes the rights of root.
+    pub(crate) fn start_as_init(arguments: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg(std::env::current_exe().unwrap());
+        let mut cluster = Self::start_command(command, arguments);
+        cluster.pids_are_foreign = true;
+        cluster
+    }
+
+    /// As `ready`, of a cluster whose master's handle can be asked.
+    pub(crate) fn asked(arguments: &str) -> (Self, Asks) {
+        let own = std::env::current_exe().unwrap();
+        Self::asked_command(Command::new(own), arguments)
+    }
+
+    pub(crate) fn asked_command(command: Command, arguments: &str) -> (Self, Asks) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("asks");
+        let arguments = format!("asks={} {arguments}", path.display());
+        let mut cluster = Self::start_command(command, &arguments);
+        cluster.wait("cluster-ready ");
+        (cluster, Asks { path, _folder: folder })
     }
 
     pub(crate) fn master(&self) -> u32 {
@@ -107,6 +144,17 @@ impl Cluster {
     /// The lines that contain this, once all processes are gone.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.said.iter().filter(|line| has(line, text)).count()
+    }
+
+    /// Waits until this many lines contain this.
+    pub(crate) fn wait_count(&mut self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count(text) < count {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(why) => panic!("no {count} lines `{text}` ({why}) in {:#?}", self.said),
+            }
+        }
     }
 
     /// Where the first line that contains this is.
@@ -152,6 +200,9 @@ impl Cluster {
 
     /// All pids that were named in a line.
     pub(crate) fn pids(&self) -> BTreeSet<u32> {
+        if self.pids_are_foreign {
+            return BTreeSet::new();
+        }
         let spoke = |line: &String| line.split(' ').nth(1)?.parse().ok();
         let named = |line: &String| {
             let mut words = line.split(' ').rev();
@@ -184,6 +235,49 @@ impl Drop for Cluster {
     }
 }
 
+/// The way to the handle of a master; see `fixture_ask.rs`.
+pub(crate) struct Asks {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Asks {
+    /// Asks, and waits for the answer.
+    #[track_caller]
+    pub(crate) fn ask(&self, what: &str) -> String {
+        let mut stream = self.say(what);
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "the master hung up on {what}");
+        answer.trim_end().to_owned()
+    }
+
+    /// Asks. The answer can be read later, if at all.
+    pub(crate) fn say(&self, what: &str) -> BufReader<UnixStream> {
+        let connect = || UnixStream::connect(&self.path).ok();
+        until("the master can be asked", || connect().is_some());
+        let mut stream = connect().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{what}\n").as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ask("status")).unwrap()
+    }
+
+    /// The pids and states of all processes that have this role.
+    pub(crate) fn processes(&self, role: &str) -> Vec<(Option<u32>, String)> {
+        let status = self.status();
+        let of = status["processes"].as_array().unwrap().iter().filter(|of| of["role"] == role);
+        of.map(|of| {
+            let pid = of["pid"].as_u64().map(|pid| pid as u32);
+            (pid, of["state"].as_str().unwrap().to_owned())
+        })
+        .collect()
+    }
+}
+
 fn has(line: &str, text: &str) -> bool {
     text.strip_prefix('^').map_or_else(|| line.contains(text), |start| line.starts_with(start))
 }
@@ -197,6 +291,16 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The processes whose parent this is, those that are gone and not reaped included.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = |list: String| -> Vec<u32> {
+        list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    lists.flat_map(pids).collect()
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {

@@ -84,3 +84,28 @@ fn at_the_bound_of_publications_the_ones_that_are_there_can_change_and_go() {
         assert_eq!(published, [(0, 2), (2, 1)].into());
     });
 }
+
+/// Across the start of a leader it is not known how many values there were; what a follower kept, or
+/// what was still on its way, is of the old one.
+#[test]
+fn nothing_is_promised_of_what_was_missed_across_the_start_of_a_leader() {
+    use Operation as O;
+    let key = (WATCH, 0);
+    let subscribe = |place, eager| O::Subscribe { place, key, alias: 0, eager };
+    let history = |sent_before_the_restart: u8, late: O| {
+        let restart = O::RestartLeader { abrupt: false, pause: 10 };
+        let (sent, more) = (sent_before_the_restart, O::Update { key, count: 2 });
+        let before = [subscribe(0, true), subscribe(1, true), O::Freeze { place: 1 }];
+        let after = [O::Update { key, count: sent }, restart, more, late, O::Thaw { place: 1 }];
+        before.into_iter().chain(after)
+    };
+    // Who subscribes after the start is shown what was kept from before it.
+    let kept = history(0, subscribe(1, false));
+    // A value of the old leader arrives after the new one has started.
+    let on_its_way = history(1, O::Wait(1));
+    for operations in [kept.collect::<Vec<_>>(), on_its_way.collect()] {
+        in_virtual_time(async {
+            World::new(Options::default()).await.run(&operations).await.unwrap();
+        });
+    }
+}

@@ -25,13 +25,19 @@ pub(super) struct Subscriber {
     /// Whether it reads.
     gate: watch::Sender<bool>,
     reader: AbortHandle,
-    /// The last value that it was shown, and in which era of its link.
-    seen: Option<(u64, u64)>,
+    /// The last value that it was shown.
+    seen: Option<Seen>,
     shown: Shown,
-    /// The era changed before it had read everything, so that it can't be said which era a value
-    /// is of.
+    /// It may still be shown what is from before the present leader or topic.
     fuzzy: bool,
     pub(super) missed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    value: u64,
+    /// It is of the present leader and topic: only of these it is known how many values there were.
+    of_today: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,8 @@ enum Shown {
 pub(super) enum Hop {
     Up,
     Down,
+    /// The link only: its leader hands over.
+    Leaving,
     /// The link only: it is there, and carries nothing.
     Frozen,
 }
@@ -57,6 +65,7 @@ impl Subscriber {
         key: Key,
         subscription: Subscription<u64>,
         eager: bool,
+        link: Hop,
     ) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let gate = watch::Sender::new(eager);
@@ -75,16 +84,16 @@ impl Subscriber {
         let reader = tokio::spawn(read).abort_handle();
         let shown = Shown::Nothing;
         let since = Instant::now();
-        let (seen, fuzzy, missed) = (None, false, 0);
+        // What its follower kept from before the link was lost is shown first.
+        let fuzzy = !is_settled(&subscription, link);
+        let (seen, missed) = (None, 0);
         Self { place, key, subscription, since, log, gate, reader, seen, shown, fuzzy, missed }
     }
 
     /// Another one that is where this one's reader began.
     pub(super) fn again(&self, eager: bool) -> Self {
-        let mut fresh = Self::new(self.place, self.key, self.subscription.clone(), eager);
         // What the original saw meanwhile, the copy sees late.
-        fresh.fuzzy = true;
-        fresh
+        Self::new(self.place, self.key, self.subscription.clone(), eager, Hop::Down)
     }
 
     pub(super) fn read(&self, open: bool) {
@@ -95,33 +104,32 @@ impl Subscriber {
         *self.gate.borrow()
     }
 
-    /// The follower's link went down for so long that its topic may be another one now.
+    /// There is a new leader, or the follower's link is down for so long that its topic may be
+    /// another one now.
     pub(super) fn note_era(&mut self) {
-        self.fuzzy |= !self.is_eager();
+        self.fuzzy = true;
+        if let Some(seen) = &mut self.seen {
+            seen.of_today = false;
+        }
     }
 
     /// Checks what it was shown since the last time.
-    pub(super) fn check_log(&mut self, era: u64, upstream: &Upstream) -> Result<(), String> {
+    pub(super) fn check_log(&mut self, link: Hop, upstream: &Upstream) -> Result<(), String> {
         let log = std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner));
-        let has_read_all = self.is_eager();
+        let has_read_all = self.is_eager() && is_settled(&self.subscription, link);
         for change in log {
-            self.check_change(&change, era, upstream).map_err(|why| {
+            self.check_change(&change, upstream).map_err(|why| {
                 format!("{:?} of place {}: {change:?}: {why}", self.key, self.place)
             })?;
         }
-        if has_read_all && std::mem::take(&mut self.fuzzy) {
-            // It arrived in an earlier era than it was read, maybe.
-            self.seen = self.seen.map(|(value, _)| (value, u64::MAX));
+        if has_read_all {
+            // All that comes from here on is of the present leader.
+            self.fuzzy = false;
         }
         Ok(())
     }
 
-    fn check_change(
-        &mut self,
-        change: &Change<u64>,
-        era: u64,
-        upstream: &Upstream,
-    ) -> Result<(), String> {
+    fn check_change(&mut self, change: &Change<u64>, upstream: &Upstream) -> Result<(), String> {
         match change {
             Change::Value { value, missed } => {
                 self.shown = Shown::Live;
@@ -129,8 +137,10 @@ impl Subscriber {
                 if !upstream.was_given(self.key, **value) {
                     return Err("the upstream never gave it".to_owned());
                 }
-                let before = self.seen.replace((**value, era));
-                let Some((before, era_before)) = before else { return Ok(()) };
+                let seen = Seen { value: **value, of_today: !self.fuzzy };
+                let Some(before) = self.seen.replace(seen) else { return Ok(()) };
+                let is_exact = before.of_today && seen.of_today;
+                let before = before.value;
                 if **value <= before {
                     return Err(format!("it goes back from {before}"));
                 }
@@ -138,14 +148,13 @@ impl Subscriber {
                 let positions = (given.binary_search(&before), given.binary_search(value));
                 let (Ok(from), Ok(to)) = positions else { return Ok(()) };
                 let between = (to - from - 1) as u64;
-                let is_exact = era == era_before && !self.fuzzy;
                 if *missed > between || (is_exact && *missed != between) {
                     return Err(format!("{between} values were given since {before}"));
                 }
             }
             Change::Live { value } => {
                 self.shown = Shown::Live;
-                if self.seen.map(|(seen, _)| seen) != Some(**value) {
+                if self.seen.map(|seen| seen.value) != Some(**value) {
                     return Err(format!("it was shown {:?} before", self.seen));
                 }
             }
@@ -169,7 +178,7 @@ impl Subscriber {
         let fits = match (&state, self.shown) {
             (State::Starting { .. }, Shown::Nothing) | (State::Stale { .. }, Shown::Stale) => true,
             (State::Live, Shown::Live) => {
-                self.subscription.current().as_deref() == self.seen.as_ref().map(|(value, _)| value)
+                self.subscription.current().as_deref() == self.seen.as_ref().map(|seen| &seen.value)
             }
             _ => false,
         };
@@ -205,7 +214,7 @@ impl Subscriber {
                 !is_live
             }
             (Hop::Frozen, _) => true,
-            (Hop::Down, _) if link.1.elapsed() > AT_ONCE => !is_live,
+            (Hop::Down | Hop::Leaving, _) if link.1.elapsed() > AT_ONCE => !is_live,
             (Hop::Up, Hop::Down) if lasts(link.1, AT_ONCE) && lasts(stream.1, AT_ONCE) => !is_live,
             (Hop::Up, Hop::Up) if lasts(link.1, AT_ONCE) && lasts(stream.1, in_touch) => {
                 is_live && has_value
@@ -226,6 +235,11 @@ impl Subscriber {
             stream.1.elapsed()
         ))
     }
+}
+
+/// Whether what the follower has is of the present leader and topic.
+fn is_settled(subscription: &Subscription<u64>, link: Hop) -> bool {
+    link == Hop::Up && matches!(subscription.state(), State::Live)
 }
 
 impl Drop for Subscriber {

@@ -221,7 +221,7 @@ impl World {
         for (id, owner) in &mut self.owners {
             let Some(peer) = &owner.peer else { continue };
             let mut batch = Batch::default();
-            peer.link.take_queued().into_iter().for_each(|frame| batch.push(frame, None));
+            peer.link.move_to(&mut batch);
             let mut reader = FrameReader::default();
             while let Some(bytes) = batch.next_write() {
                 reader.buffer().extend_from_slice(&bytes);

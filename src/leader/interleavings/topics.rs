@@ -210,9 +210,7 @@ impl World {
         let Received { mut answers, mut values } = Received::default();
         for (id, peer) in &self.peers {
             let mut batch = Batch::default();
-            for frame in peer.link.take_queued() {
-                batch.push(frame, None);
-            }
+            peer.link.move_to(&mut batch);
             for topic in peer.take_woken() {
                 topic.drain(*id, &mut batch);
             }

@@ -19,7 +19,7 @@ use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
     handle::{MasterHandle, Observe, Request, Requests, check_workers},
-    liveness::Liveness,
+    liveness::{Liveness, Remedy},
     program::Program,
     recycle::Recycle,
     restart::RestartPolicy,
@@ -81,6 +81,7 @@ impl Master {
             restart: RestartPolicy::default(),
             recycle: Recycle::default(),
             liveness: Liveness::default(),
+            on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
         }
@@ -100,6 +101,7 @@ pub struct MasterBuilder {
     restart: RestartPolicy,
     recycle: Recycle,
     liveness: Liveness,
+    on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
 }
@@ -140,7 +142,7 @@ impl MasterBuilder {
     /// [`Worker::ready`], waits for [`Worker::shutdown`], cleans up and returns.
     ///
     /// What it started and left behind is killed when its process is gone, as far as it is in the
-    /// process group. Only a process that made a session of its own (`setsid`) outlives it.
+    /// process group. A process that left the group (`setsid`) outlives it, and ends with the cluster.
     pub fn worker<F, Fut, E>(mut self, worker: F) -> Self
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
@@ -251,6 +253,18 @@ impl MasterBuilder {
     /// [`Liveness`].
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// What is done about a worker in which something else than its function panicked: a task, say.
+    /// Default: [`Remedy::Replace`], since a part of it may be missing now; its replacement is ready
+    /// before it is asked to stop. It comes at once where the worker was ready for `healthy_after`,
+    /// else after the pause of `restart_backoff`, during which the worker goes on.
+    ///
+    /// An agent lives on in any case. [`MasterEvent::Panicked`](super::MasterEvent::Panicked) tells
+    /// of both.
+    pub fn on_worker_panic(mut self, remedy: Remedy) -> Self {
+        self.on_worker_panic = remedy;
         self
     }
 
@@ -424,6 +438,7 @@ impl MasterBuilder {
             launch: std::mem::take(&mut self.launch),
             shared: Shared { listener, port, token },
             liveness: self.liveness,
+            on_worker_panic: self.on_worker_panic,
             observe: self.observe.take(),
         };
         Ok(setup)

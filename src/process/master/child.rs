@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     build::Builds,
     dispatcher::{Event, Words},
-    outbox::{Outbox, Outgoing, outbox},
+    outbox::{Outbox, Outgoing, Room, outbox},
     program::Program,
     tail::Tail,
 };
@@ -34,7 +34,7 @@ use crate::{
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Ended, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{AgentPlace, Ended, Peers, Welcome, WorkerPlace, control::Body, ended::How, welcome},
     },
 };
 
@@ -111,6 +111,7 @@ impl Child {
         builds: &Builds,
         shared: &Shared,
         order: Order,
+        peers: Peers,
         heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
         let name = order.name;
@@ -141,7 +142,7 @@ impl Child {
         }
 
         // One that knows nothing of the link has closed its end already.
-        let welcome = Body::Welcome(shared.welcome(order));
+        let welcome = Body::Welcome(shared.welcome(order, peers));
         let fds = [shared.listener.as_fd()];
         let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
         // The socket is empty, so this does not block. A child that is gone already is noticed by
@@ -265,7 +266,7 @@ impl Launch {
 }
 
 impl Shared {
-    fn welcome(&self, order: Order) -> Welcome {
+    fn welcome(&self, order: Order, peers: Peers) -> Welcome {
         let Order { name, generation, workers, lead, .. } = order;
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
@@ -284,6 +285,7 @@ impl Shared {
             token: self.token.secret().to_vec().into(),
             listeners,
             lead,
+            peers: Some(peers),
         }
     }
 }
@@ -313,8 +315,9 @@ async fn talk(
     pid: u32,
     heard: mpsc::Sender<Heard>,
 ) {
+    let room = outgoing.room();
     let why = tokio::select! {
-        why = listen(reader, process, pid, heard) => why,
+        why = listen(reader, room, process, pid, heard) => why,
         why = speak(writer, outgoing) => why,
     };
     match why {
@@ -336,11 +339,14 @@ async fn speak_for(ready_after: Duration, pid: u32, heard: mpsc::Sender<Heard>) 
 
 async fn listen(
     mut reader: Reader,
+    room: Room,
     process: ProcessName,
     pid: u32,
     heard: mpsc::Sender<Heard>,
 ) -> LinkError {
     loop {
+        // One that sends and does not read what it gets back is not read either.
+        room.wait().await;
         let said = match reader.read().await {
             Ok(body) => match words(body) {
                 Ok(words) => Heard::Event(Event::Said { pid, words }),
@@ -358,8 +364,9 @@ async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
     while let Some(body) = outgoing.next().await {
         match writer.write(body).await {
             Ok(()) => {}
-            // What the child said last may still be in the socket.
-            Err(LinkError::Gone) => break,
+            // What the child said last may still be in the socket, and what is said to it now makes
+            // room for nobody's sake but that of those who wait for room.
+            Err(LinkError::Gone) => while outgoing.next().await.is_some() {},
             Err(error) => return error,
         }
     }
@@ -379,5 +386,59 @@ fn words(body: Body) -> Result<Words, Box<Body>> {
             How::Panicked(text) => Words::Panicked(text),
         }),
         other => Err(Box::new(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream as Blocking, time::Duration};
+
+    use prost::Message;
+
+    use super::*;
+    use crate::protocol::pb::{Control, MessageReceipt, SendMessage};
+
+    /// The master's end of a link to a process that does with the other end what it wants.
+    fn link() -> (Blocking, Outbox, mpsc::Receiver<Heard>, JoinHandle<()>) {
+        let (ours, theirs) = Blocking::pair().unwrap();
+        let (outbox, outgoing) = outbox();
+        let (hears, heard) = mpsc::channel(64);
+        let link = split(ours, Inbox::default()).unwrap();
+        let talk = tokio::spawn(talk(link, outgoing, ProcessName::Agent, 7, hears));
+        (theirs, outbox, heard, talk)
+    }
+
+    #[tokio::test]
+    async fn one_that_floods_and_does_not_read_is_not_read_either() {
+        let (mut theirs, outbox, mut heard, _talk) = link();
+        // Long enough for a machine that is busy, since its end means that nobody reads any more.
+        theirs.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+        let flood = tokio::task::spawn_blocking(move || {
+            let message = SendMessage { data: vec![b'1'; 1024].into(), ..SendMessage::default() };
+            let control = Control { body: Some(Body::SendMessage(message)) }.encode_to_vec();
+            let frame = [&(control.len() as u32).to_be_bytes()[..], &control].concat();
+            let sent = (0..100_000).take_while(|_| theirs.write_all(&frame).is_ok()).count();
+            (sent, theirs)
+        });
+        let answers = async {
+            let receipt = MessageReceipt { id: 1, taken: 1, ..MessageReceipt::default() };
+            while let Some(Heard::Frame(_)) = heard.recv().await {
+                outbox.push(Body::MessageReceipt(receipt)).unwrap();
+            }
+        };
+        let (sent, _theirs) = tokio::select! {
+            sent = flood => sent.unwrap(),
+            () = answers => unreachable!("the link ends with the test"),
+        };
+        assert!((500..10_000).contains(&sent), "{sent} frames were read");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_ends_the_link() {
+        let (mut theirs, _outbox, mut heard, talk) = link();
+        theirs.write_all(&[0, 0, 0, 3, 0xff, 0xff, 0xff]).unwrap();
+        talk.await.unwrap();
+        assert!(heard.recv().await.is_none());
+        assert!(theirs.write_all(&[0]).is_err(), "it is closed, so the child exits");
     }
 }

@@ -90,7 +90,7 @@ pub enum MasterEvent {
         process: ProcessName,
         /// The process id of the one that is replaced.
         pid: u32,
-        /// What it has, or does, that it is replaced for.
+        /// What it is replaced for.
         why: String,
     },
     /// A process is asked to stop while the cluster goes on: it was replaced, a reload failed, or

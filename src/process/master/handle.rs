@@ -1,6 +1,6 @@
 //! The handle that the master gives to its observer.
 
-use std::{pin::Pin, thread};
+use std::{pin::Pin, sync::Arc, thread};
 
 use tokio::{
     runtime,
@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::{answers::Answer, event::MasterEvent, status::Status};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    process::messenger::{Hub, Messenger},
+};
 
 /// Most workers that a cluster can have.
 pub(super) const MAX_WORKERS: u32 = 1024;
@@ -42,13 +45,15 @@ pub(super) type Observe = Box<dyn FnOnce(MasterHandle) -> Pin<Box<dyn Future<Out
 pub struct MasterHandle {
     requests: Requests,
     events: broadcast::Receiver<MasterEvent>,
+    hub: Arc<Hub>,
     port: u16,
 }
 
 impl Clone for MasterHandle {
     fn clone(&self) -> Self {
         let events = self.events.resubscribe();
-        Self { requests: self.requests.clone(), events, port: self.port }
+        let (requests, hub) = (self.requests.clone(), Arc::clone(&self.hub));
+        Self { requests, events, hub, port: self.port }
     }
 }
 
@@ -56,9 +61,10 @@ impl MasterHandle {
     pub(super) fn new(
         requests: Requests,
         events: broadcast::Receiver<MasterEvent>,
+        hub: Arc<Hub>,
         port: u16,
     ) -> Self {
-        Self { requests, events, port }
+        Self { requests, events, hub, port }
     }
 
     /// Waits for the next event. `None` after the last process is gone. An observer that is more
@@ -156,6 +162,12 @@ impl MasterHandle {
         let stopped = || Error::new(ErrorKind::Process, "the cluster has stopped");
         self.requests.send(request).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())
+    }
+
+    /// Sends messages to agent and workers, and gets what they send to the master's pid.
+    #[must_use]
+    pub fn messenger(&self) -> Messenger {
+        Messenger::new(Arc::clone(&self.hub))
     }
 
     /// The cluster port, on `127.0.0.1`.

@@ -1,14 +1,15 @@
 //! What waits to be written to a child.
 //!
 //! A child that does not read must cost the master no more than this. What the life of a process
-//! hangs on always fits, since there are only a few such frames in a life.
+//! hangs on always fits, since there are only a few such frames in a life. Receipts fit too: a child
+//! that has half of the bound waiting is not read, so it can't ask for more of them.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::protocol::pb::control::Body;
 
@@ -36,6 +37,25 @@ pub(super) struct Outgoing {
 struct Load {
     frames: AtomicUsize,
     bytes: AtomicUsize,
+    /// Wakes whoever waits for room.
+    less: Notify,
+}
+
+/// Knows whether there is much waiting.
+#[derive(Debug)]
+pub(super) struct Room(Arc<Load>);
+
+impl Room {
+    /// Waits until less than half of the bound is used.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. One task at a time may wait.
+    pub(super) async fn wait(&self) {
+        while self.0.frames.load(Relaxed) >= FRAMES / 2 {
+            self.0.less.notified().await;
+        }
+    }
 }
 
 /// A queue with nothing in it.
@@ -62,16 +82,29 @@ impl Outbox {
     }
 }
 
-/// Whether the life of the child hangs on it.
+/// Whether the life of the child hangs on it, or what it believes of others.
 fn is_vital(body: &Body) -> bool {
-    matches!(body, Body::ClusterReady(_) | Body::Lead(_) | Body::Retire(_))
+    matches!(
+        body,
+        Body::ClusterReady(_)
+            | Body::Lead(_)
+            | Body::Retire(_)
+            | Body::Peers(_)
+            | Body::MessageReceipt(_)
+    )
 }
 
 impl Outgoing {
+    pub(super) fn room(&self) -> Room {
+        Room(Arc::clone(&self.load))
+    }
+
     /// The next frame; it no longer counts. `None` when the other end is gone.
     pub(super) async fn next(&mut self) -> Option<Body> {
         let body = self.receiver.recv().await?;
-        self.load.frames.fetch_sub(1, Relaxed);
+        if self.load.frames.fetch_sub(1, Relaxed) == FRAMES / 2 {
+            self.load.less.notify_one();
+        }
         self.load.bytes.fetch_sub(body.encoded_len(), Relaxed);
         Some(body)
     }
@@ -96,6 +129,21 @@ mod tests {
         }
         outbox.push(Body::Ready(Ready {})).unwrap();
         assert!(outbox.push(Body::Ready(Ready {})).is_err(), "the vital one counts too");
+    }
+
+    #[tokio::test]
+    async fn one_with_much_waiting_is_told_to_wait_until_it_has_read() {
+        let (outbox, mut outgoing) = outbox();
+        let room = outgoing.room();
+        for _ in 0..FRAMES / 2 {
+            room.wait().await;
+            outbox.push(Body::Ready(Ready {})).unwrap();
+        }
+        let wait = room.wait();
+        tokio::pin!(wait);
+        assert!(futures::poll!(&mut wait).is_pending());
+        outgoing.next().await;
+        wait.await;
     }
 
     #[tokio::test]

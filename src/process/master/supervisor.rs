@@ -1,7 +1,12 @@
 //! The master's hands: makes events of what the system and the children say, and carries out what
 //! the [dispatcher](super::dispatcher) decides.
 
-use std::{collections::BTreeMap, collections::VecDeque, io, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io, iter,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::Signal as Kill;
 use tokio::{
@@ -19,11 +24,16 @@ use super::{
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
     liveness::{Judge, Liveness, Remedy, Verdict},
     orphans::Orphans,
+    panics::Panics,
     proc::is_debugged,
+    router::{Router, ToPid},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    process::name::{Exit, ProcessName},
+    process::{
+        messenger::{Hub, Peer},
+        name::{Exit, ProcessName},
+    },
     protocol::pb::{ClusterReady, Lead, Panicked, Retire, control::Body},
 };
 
@@ -40,6 +50,7 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
+    pub(super) on_worker_panic: Remedy,
     pub(super) observe: Option<Observe>,
 }
 
@@ -55,15 +66,19 @@ pub(super) async fn supervise(
     let mut signals = Signals::new().map_err(no_signals)?;
     let (hears, heard) = mpsc::channel(QUEUE);
     let (tell, told) = broadcast::channel(EVENTS);
+    let hub = Hub::new();
     let observer = match setup.observe {
         Some(observe) => {
-            let handle = MasterHandle::new(asks.clone(), told, setup.shared.port);
+            let port = setup.shared.port;
+            let handle = MasterHandle::new(asks.clone(), told, Arc::clone(&hub), port);
             let started = start_observer(observe, handle);
             Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
         }
         None => None,
     };
     let mut supervisor = Supervisor {
+        panics: Panics::new(setup.rules.restart),
+        on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules, fastrand::u64(..)),
         since: Instant::now(),
         builds: Builds::new(setup.launch.program.as_deref()),
@@ -71,6 +86,8 @@ pub(super) async fn supervise(
         launch: setup.launch,
         shared: setup.shared,
         children: BTreeMap::new(),
+        router: Router::new(std::process::id(), fastrand::Rng::new()),
+        hub: Arc::clone(&hub),
         hears,
         judge: Judge::new(setup.liveness),
         orphans: Orphans::adopt(),
@@ -82,6 +99,7 @@ pub(super) async fn supervise(
     };
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
+    hub.close();
     wait_for_observer(observer, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
 }
@@ -112,8 +130,13 @@ struct Supervisor {
     shared: Shared,
     /// Those that are not reaped yet, by pid: two processes can have one name for a while.
     children: BTreeMap<u32, Child>,
+    router: Router,
+    /// The messenger of the program around the master, which the router has for one process more.
+    hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
     judge: Judge,
+    panics: Panics,
+    on_worker_panic: Remedy,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -130,8 +153,12 @@ impl Supervisor {
             if let Some(verdict) = verdict {
                 return verdict;
             }
-            let deadlines = [self.dispatcher.next_deadline(), self.judge.next_deadline()];
-            let deadline = deadlines.into_iter().flatten().min();
+            // Time must not wait behind what children say without end.
+            let deadline = self.next_deadline();
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                verdict = self.tick();
+                continue;
+            }
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
@@ -151,22 +178,27 @@ impl Supervisor {
                 },
                 // The sender lives in `supervise`.
                 Some(request) = asked.recv() => self.handle_request(request),
-                Some(heard) = heard.recv() => match heard {
+                heard = next_heard(&mut heard, &self.hub) => match heard {
                     Heard::Event(event) => Some(event),
                     Heard::Frame(frame) => {
                         self.handle_frame(frame);
                         None
                     }
                 },
-                () = sleep_to(deadline) => Some(Event::Tick),
+                () = sleep_to(deadline) => None,
             };
-            let Some(event) = event else { continue };
-            let hangs = match event {
-                Event::Tick => self.judge(),
-                _ => Vec::new(),
-            };
-            verdict = std::iter::once(event).chain(hangs).find_map(|event| self.dispatch(event));
+            verdict = event.and_then(|event| self.dispatch(event));
         }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.dispatcher.next_deadline(),
+            self.router.next_deadline(),
+            self.judge.next_deadline(),
+            self.panics.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Answers what can be answered at once; gives the event where there is more to it.
@@ -189,10 +221,17 @@ impl Supervisor {
         }
     }
 
-    /// Asks and judges those whose time has come.
-    fn judge(&mut self) -> Vec<Event> {
-        let verdicts = self.judge.handle_tick(Instant::now(), is_debugged);
-        verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict)).collect()
+    /// Does what is due.
+    fn tick(&mut self) -> Option<Result<(), String>> {
+        let now = Instant::now();
+        let frames = self.router.handle_tick(now);
+        self.say(frames);
+        let verdicts = self.judge.handle_tick(now, is_debugged);
+        let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
+        let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
+        events.extend(self.panics.take_due(now).into_iter().map(replace));
+        events.into_iter().find_map(|event| self.dispatch(event))
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -215,18 +254,16 @@ impl Supervisor {
                     Action::GiveLead { pid } => self.carry_out(Out::To(pid, Body::Lead(Lead {}))),
                     Action::Retire { pid, drain } => self.retire(pid, drain),
                     Action::Terminate { pid } => {
-                        self.judge.forget(pid);
+                        self.let_go(pid);
                         self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
                         self.signal(pid, Kill::CONT);
                     }
-                    Action::Kill { pid } => self.signal(pid, Kill::KILL),
-                    Action::Tell(event) => {
-                        if let MasterEvent::Ready { pid, .. } = event {
-                            self.judge.watch(Instant::now(), pid);
-                        }
-                        self.tell(event);
+                    Action::Kill { pid } => {
+                        self.let_go(pid);
+                        self.signal(pid, Kill::KILL);
                     }
+                    Action::Tell(event) => self.tell(event),
                     Action::OpenBuild { build } => {
                         let opened = self.builds.open(build);
                         let opened = opened.map_err(|error| error.to_string());
@@ -247,7 +284,8 @@ impl Supervisor {
 
     fn spawn(&mut self, order: Order) -> Event {
         let (process, hears) = (order.name, self.hears.clone());
-        match Child::spawn(&self.launch, &self.builds, &self.shared, order, hears) {
+        let peers = self.router.peers_of(process);
+        match Child::spawn(&self.launch, &self.builds, &self.shared, order, peers, hears) {
             Ok(child) => {
                 let pid = child.pid;
                 self.children.insert(pid, child);
@@ -257,9 +295,16 @@ impl Supervisor {
         }
     }
 
+    /// Tells the components that a process is not to be counted on any more.
+    fn let_go(&mut self, pid: u32) {
+        self.forget(pid);
+        let frames = self.router.on_leaving(pid);
+        self.say(frames);
+    }
+
     /// Tells an agent to give up the lead. One that can't be told has nothing but its end to do so.
     fn retire(&mut self, pid: u32, drain: Duration) {
-        self.judge.forget(pid);
+        self.let_go(pid);
         if self.launch.is_mute(ProcessName::Agent) {
             self.signal(pid, Kill::TERM);
         } else {
@@ -288,6 +333,13 @@ impl Supervisor {
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
+                if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
+                    self.panics.panicked(Instant::now(), process, pid);
+                }
+            }
+            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+                let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
+                self.say(frames);
             }
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
@@ -311,21 +363,55 @@ impl Supervisor {
         None
     }
 
-    /// Tells the log and whoever listens.
-    fn tell(&self, event: MasterEvent) {
+    /// A process is gone, or leaves, and is not watched over any more.
+    fn forget(&mut self, pid: u32) {
+        self.judge.forget(pid);
+        self.panics.forget(pid);
+    }
+
+    /// Tells the components, the log and whoever listens.
+    fn tell(&mut self, event: MasterEvent) {
         log(&event);
+        match event {
+            MasterEvent::Ready { pid, .. } => {
+                self.judge.watch(Instant::now(), pid);
+                self.panics.watch(Instant::now(), pid);
+            }
+            MasterEvent::ClusterReady { .. } => {
+                self.hub.open();
+                self.panics.open();
+            }
+            _ => {}
+        }
+        let frames = self.router.on_event(&event);
+        self.say(frames);
         // There may be no observer.
         let _ = self.tell.send(event);
     }
 
+    fn say(&mut self, frames: Vec<ToPid>) {
+        for (pid, body) in frames {
+            self.carry_out(Out::To(pid, body));
+        }
+    }
+
     /// Does what a component wants.
-    fn carry_out(&self, out: Out) {
+    fn carry_out(&mut self, out: Out) {
         match out {
+            Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
             Out::To(pid, body) => {
                 // One that is gone does not hear it, and need not.
                 let Some(child) = self.children.get(&pid) else { return };
-                if child.say(body).is_err() {
-                    tracing::warn!(process = %child.name, pid, "it does not read; a frame is lost");
+                match child.say(body).map_err(|body| *body) {
+                    Ok(()) => {}
+                    Err(Body::DeliverMessage(message)) => {
+                        let receipt = self.router.on_no_room(pid, &message);
+                        self.say(receipt);
+                    }
+                    Err(_) => {
+                        let process = child.name;
+                        tracing::warn!(%process, pid, "it does not read; a frame is lost");
+                    }
                 }
             }
         }
@@ -337,7 +423,7 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.judge.forget(pid);
+            self.forget(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }
@@ -360,6 +446,20 @@ async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
     let tail = child.tail.lines();
     // The master is gone only when no child is left.
     let _ = hears.send(Heard::Event(Event::Exited { pid, exit, tail })).await;
+}
+
+/// What comes next from the children, or from the program around the master; neither waits for the
+/// other for long.
+async fn next_heard(heard: &mut mpsc::Receiver<Heard>, hub: &Hub) -> Heard {
+    tokio::select! {
+        // The other end lives in the supervisor.
+        Some(heard) = heard.recv() => heard,
+        body = hub.next() => Heard::Frame(FromChild {
+            process: ProcessName::Master,
+            pid: std::process::id(),
+            body: Box::new(body),
+        }),
+    }
 }
 
 async fn sleep_to(deadline: Option<Instant>) {
@@ -440,7 +540,7 @@ fn log(event: &MasterEvent) {
             tracing::error!("{process} has failed: {deaths} died in a row before they were ready");
         }
         MasterEvent::Replacing { process, pid, why } => {
-            tracing::info!(pid, "{process} {why}; it is replaced");
+            tracing::info!(pid, "replacing {process}: {why}");
         }
         MasterEvent::Leaving { process, pid } => tracing::info!(pid, "{process} is to leave"),
         MasterEvent::Reloading => tracing::info!("reloading"),

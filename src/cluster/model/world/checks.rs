@@ -22,6 +22,7 @@ impl World {
         for place in 0..PLACES {
             let (hop, relay) = match self.hub.links(place).relays.last() {
                 Some(relay) if relay.is_frozen() => (Hop::Frozen, Arc::as_ptr(relay).addr()),
+                Some(relay) if self.is_leaving => (Hop::Leaving, Arc::as_ptr(relay).addr()),
                 Some(relay) => (Hop::Up, Arc::as_ptr(relay).addr()),
                 None => (Hop::Down, 0),
             };
@@ -79,8 +80,8 @@ impl World {
 
     fn check_logs(&mut self) -> Result<(), String> {
         for subscriber in &mut self.subscribers {
-            let era = self.places[subscriber.place].era;
-            subscriber.check_log(era, &self.upstream.lock())?;
+            let link = self.places[subscriber.place].link.0;
+            subscriber.check_log(link, &self.upstream.lock())?;
         }
         for place in &mut self.places {
             self.faults.publish_failures += place.publisher.take_answers();

@@ -37,6 +37,8 @@ pub(super) struct World {
     streams: BTreeMap<Key, (Hop, Instant)>,
     subscribers: Vec<Subscriber>,
     answered: Vec<Answered>,
+    /// The leader hands over: a link that is up ends soon.
+    is_leaving: bool,
     /// When the upstream did its work badly last.
     in_trouble: Instant,
     pub(super) faults: Faults,
@@ -47,8 +49,7 @@ struct Place {
     link: (Hop, Instant),
     /// Which links there are; another one is another `Hop`.
     relay: usize,
-    /// Counts the times that the topics of the follower may have become others.
-    era: u64,
+    /// It was noted that the topics of the follower may have become others.
     era_noted: bool,
     publisher: Publisher,
 }
@@ -69,7 +70,6 @@ impl World {
             follower: None,
             link: down,
             relay: 0,
-            era: 0,
             era_noted: false,
             publisher: Publisher::default(),
         };
@@ -81,6 +81,7 @@ impl World {
             streams: keys().map(|key| (key, down)).collect(),
             subscribers: Vec::new(),
             answered: Vec::new(),
+            is_leaving: false,
             in_trouble: Instant::now(),
             faults: Faults::default(),
         };
@@ -139,6 +140,10 @@ impl World {
             O::Freeze { place } => self.freeze(place),
             O::Thaw { place } => self.thaw(place).await,
             O::RestartLeader { abrupt, pause } => self.restart_leader(abrupt, pause).await?,
+            O::HandOver { drain, pause } => {
+                let (drain, pause) = (Duration::from_millis(drain), Duration::from_millis(pause));
+                self.hand_over(drain, pause).await?;
+            }
             O::RestartFollower { place, abrupt } => self.restart_follower(place, abrupt).await?,
             O::Publish { place, key } => self.publish(place, key, true),
             O::Unpublish { place, key } => self.publish(place, key, false),
@@ -170,7 +175,8 @@ impl World {
         let Some(follower) = &self.places[place].follower else { return };
         if key.0 == WATCH {
             let subscription = follower.subscribe::<MessagePack, u64>(key.0, args(key.1, alias));
-            self.subscribers.push(Subscriber::new(place, key, subscription, eager));
+            let link = self.places[place].link.0;
+            self.subscribers.push(Subscriber::new(place, key, subscription, eager, link));
             return;
         }
         let follower = follower.clone();
@@ -191,7 +197,8 @@ impl World {
             let Answered { place, key, eager, answer } = answered;
             match answer.await.ok().flatten() {
                 Some(subscription) => {
-                    self.subscribers.push(Subscriber::new(place, key, subscription, eager));
+                    let link = self.places[place].link.0;
+                    self.subscribers.push(Subscriber::new(place, key, subscription, eager, link));
                 }
                 None => self.faults.refusals += 1,
             }
@@ -296,6 +303,29 @@ impl World {
         Ok(())
     }
 
+    /// The next leader comes when the one before it is gone.
+    async fn hand_over(&mut self, drain: Duration, pause: Duration) -> Result<(), String> {
+        let Some(leader) = self.hub.leader().take() else { return Ok(()) };
+        self.new_era(0..PLACES);
+        self.is_leaving = true;
+        let start = Instant::now();
+        let handed_over = leader.start_hand_over(drain);
+        while !handed_over.is_finished() {
+            self.wait(Duration::from_millis(10)).await?;
+            if start.elapsed() > drain + Duration::from_secs(5) {
+                return Err("the hand-over takes too long".to_owned());
+            }
+        }
+        self.is_leaving = false;
+        self.upstream.kill();
+        self.faults.hand_overs += 1;
+        drop(leader);
+        self.wait(pause).await?;
+        self.new_era(0..PLACES);
+        self.start_leader().await;
+        Ok(())
+    }
+
     async fn start_follower(&mut self, place: usize) {
         if self.places[place].follower.is_some() || self.hub.leader().is_none() {
             return;
@@ -338,11 +368,8 @@ impl World {
     }
 
     fn new_era(&mut self, places: std::ops::Range<usize>) {
-        for place in places {
-            self.places[place].era += 1;
-            let subscribers = self.subscribers.iter_mut();
-            subscribers.filter(|other| other.place == place).for_each(Subscriber::note_era);
-        }
+        let subscribers = self.subscribers.iter_mut();
+        subscribers.filter(|other| places.contains(&other.place)).for_each(Subscriber::note_era);
     }
 }
 

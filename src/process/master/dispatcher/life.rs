@@ -272,13 +272,15 @@ impl Dispatcher {
         let serves = member.seat == Seat::Serving;
         if how == Unresponsive::Blocked && serves && is_worker && is_running {
             // It still has what it began, and its place is to be kept.
-            self.wish(pid, reason);
+            self.wish(pid, format!("it {reason}"));
             return;
         }
         member.reason = Some(reason);
-        self.terminate(now, pid);
         if how == Unresponsive::Frozen {
-            self.kill(pid);
+            // It must not come to itself and end as if nothing had been.
+            self.kill_now(pid);
+        } else {
+            self.terminate(now, pid);
         }
     }
 }

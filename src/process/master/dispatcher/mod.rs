@@ -60,7 +60,6 @@ pub(super) enum Event {
     #[cfg_attr(not(test), expect(dead_code, reason = "the sampler will say so"))]
     Measured { pid: u32, rss: u64 },
     /// This process is to be replaced, its replacement being ready first.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what finds a process unfit"))]
     Replace { pid: u32, why: String },
     /// All processes are to be replaced.
     Reload,

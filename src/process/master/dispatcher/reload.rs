@@ -214,7 +214,7 @@ impl Dispatcher {
         let build = self.build;
         let slot = self.agent();
         if slot.of(Seat::Serving).is_some_and(|member| member.build != build) {
-            let why = "is of the build whose reload failed".to_owned();
+            let why = "it is of the build whose reload failed".to_owned();
             slot.wish = Some(Wish { why, not_before: None, backoff: Backoff::default() });
         }
         self.actions.push(Action::KeepBuild { build });

@@ -170,7 +170,7 @@ impl Dispatcher {
         if member.recycle_at.is_some_and(|at| at <= now) {
             member.recycle_at = None;
             let (pid, age) = (member.pid, (now - since).as_secs());
-            self.wish(pid, format!("has been ready for {age} s"));
+            self.wish(pid, format!("it has been ready for {age} s"));
         }
     }
 
@@ -184,7 +184,7 @@ impl Dispatcher {
         let is_settled = member.ready_since.is_some_and(|since| now - since >= settled);
         if let Some(limit) = limit.filter(|limit| is_worker && is_settled && rss > *limit) {
             let mib = |bytes: u64| bytes / (1024 * 1024);
-            self.wish(pid, format!("has {} MiB, more than {} MiB", mib(rss), mib(limit)));
+            self.wish(pid, format!("it has {} MiB, more than {} MiB", mib(rss), mib(limit)));
         }
     }
 }

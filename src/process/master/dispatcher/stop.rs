@@ -118,11 +118,17 @@ impl Dispatcher {
         }
     }
 
+    /// Kills a process that was asked to stop, unless it was killed already.
     pub(super) fn kill(&mut self, pid: u32) {
         let Some(member) = self.member(pid) else { return };
         if let Life::Stopping { kill_at: Some(_) } = member.life {
-            member.life = Life::Stopping { kill_at: None };
-            self.actions.push(Action::Kill { pid });
+            self.kill_now(pid);
         }
+    }
+
+    pub(super) fn kill_now(&mut self, pid: u32) {
+        let Some(member) = self.member(pid) else { return };
+        member.life = Life::Stopping { kill_at: None };
+        self.actions.push(Action::Kill { pid });
     }
 }
