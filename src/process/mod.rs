@@ -35,12 +35,19 @@
 // In reading order; a room imports only those before it.
 mod control;
 mod name;
+mod reason;
 
 mod output;
+
+mod inspect;
 
 mod inherit;
 mod messenger;
 mod panics;
+
+#[cfg(feature = "schedule")]
+mod schedule;
+
 mod place;
 
 mod joining;
@@ -52,6 +59,13 @@ mod role;
 
 mod master;
 
+#[cfg(feature = "cli")]
+pub(crate) mod cli;
+
+#[cfg(feature = "schedule")]
+pub use self::schedule::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
+};
 pub use self::{
     agent::Agent,
     joining::Joining,

@@ -89,9 +89,15 @@ impl Outbox {
 
 /// Whether the life of the child hangs on it, or what it believes of others.
 fn is_vital(body: &Body) -> bool {
+    // Of answers to claims there are few at a time.
     matches!(
         body,
-        Body::Welcome(_) | Body::ClusterReady(_) | Body::Peers(_) | Body::MessageReceipt(_)
+        Body::Welcome(_)
+            | Body::ClusterReady(_)
+            | Body::Peers(_)
+            | Body::MessageReceipt(_)
+            | Body::RunGranted(_)
+            | Body::RunRevoked(_)
     )
 }
 
