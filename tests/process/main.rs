@@ -13,9 +13,13 @@ mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
+mod fixture_jobs;
+#[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod jobs;
 #[cfg(target_os = "linux")]
 mod liveness;
 #[cfg(target_os = "linux")]
@@ -66,6 +70,7 @@ fn main() -> std::process::ExitCode {
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        jobs::TESTS,
         endings::TESTS,
     ]
     .concat();

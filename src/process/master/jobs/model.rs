@@ -170,8 +170,7 @@ impl World {
         for (run, starts) in &self.started {
             assert!(*starts == 1 || self.schedule.redelivers(), "run {run} started {starts} times");
         }
-        let ids: BTreeSet<_> =
-            self.running.iter().map(|(_, offer)| offer.run).collect();
+        let ids: BTreeSet<_> = self.running.iter().map(|(_, offer)| offer.run).collect();
         assert_eq!(ids.len(), self.running.len(), "a run is in one worker at a time");
         let most = match self.schedule.overlaps() {
             Overlap::Skip | Overlap::Queue => 1,
