@@ -37,6 +37,8 @@ mod reason;
 
 mod output;
 
+mod inspect;
+
 mod inherit;
 mod messenger;
 mod panics;
@@ -54,6 +56,9 @@ mod worker;
 mod role;
 
 mod master;
+
+#[cfg(feature = "cli")]
+pub(crate) mod cli;
 
 #[cfg(feature = "schedule")]
 pub use self::schedule::{

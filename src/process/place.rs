@@ -34,6 +34,7 @@ use super::schedule::Jobs;
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    inspect,
     messenger::Hub,
     name::{Exit, ProcessName},
     panics,
@@ -58,6 +59,8 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
+    /// The listening sockets of the application by name, in a worker.
+    pub(super) listeners: Vec<(String, TcpListener)>,
     pub(super) hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
@@ -68,8 +71,9 @@ pub(super) struct Place {
     #[cfg(feature = "schedule")]
     pub(super) jobs: Arc<Jobs>,
     /// Unbounded, because what it holds is: three things in a life, two answers to each of the
-    /// master's pings, of which few are under way at a time, a panic a second, and what is said of
-    /// jobs and of the runs that are offered, which are bounded.
+    /// master's pings and one to each time that it inspects, of which few are under way at a time,
+    /// a panic a second, and what is said of jobs and of the runs that are offered, which are
+    /// bounded.
     say: mpsc::UnboundedSender<Say>,
 }
 
@@ -90,11 +94,13 @@ impl Place {
             Some(welcome::Place::Worker(place)) => (ProcessName::Worker(place.index), place.count),
             None => return Err(malformed("no place")),
         };
-        let mut listener = None;
+        let (mut listener, mut listeners) = (None, Vec::new());
         for listens in &welcome.listeners {
             let fd = inbox.take_fd().ok_or_else(|| malformed("too few descriptors"))?;
             if listens == CLUSTER_LISTENER {
                 listener = Some(TcpListener::from(fd));
+            } else {
+                listeners.push((listens.clone(), TcpListener::from(fd)));
             }
         }
         if name == ProcessName::Agent && listener.is_none() {
@@ -122,6 +128,7 @@ impl Place {
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
+            listeners,
             hub: Arc::clone(&hub),
             stop,
             cluster_ready,
@@ -266,6 +273,13 @@ impl Control {
                     Ok(Body::ClusterReady(_)) => {
                         hub.open();
                         cluster_ready.send_replace(true);
+                    }
+                    Ok(Body::Inspect(inspect)) => {
+                        let say = say.clone();
+                        // On another thread, since it takes locks that the user's threads hold.
+                        tokio::task::spawn_blocking(move || {
+                            say_soon(&say, Body::Inspected(inspect::answer(inspect)));
+                        });
                     }
                     Ok(Body::Ping(ping)) => {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));

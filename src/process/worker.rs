@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 #[cfg(feature = "schedule")]
 use super::schedule::{Job, Run, Schedule, job_fn};
 use super::{
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::{Builder, ClusterClient, Role},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// A worker's side of the cluster: given to the function that was passed to
@@ -60,6 +62,51 @@ impl Worker {
             .port(self.place.port)
             .token(self.place.token.secret().to_vec());
         Joining::new(builder, None)
+    }
+
+    /// A listening socket that the master has bound, by its name in
+    /// [`MasterBuilder::listen`](super::MasterBuilder::listen). All workers accept on the same
+    /// socket; each call gives another descriptor of it. While none accepts, connections wait in its
+    /// backlog. Dropping it closes nothing for others.
+    ///
+    /// A worker that stops accepting, as it should when it shuts down, leaves what waits to the
+    /// others; what it accepted already is its own to finish.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use cluster_client::{Result, Worker};
+    /// # async fn worker(worker: Worker) -> Result<()> {
+    /// let listener = worker.listener("http")?;
+    /// println!("worker {} accepts on {:?}", worker.index(), listener.local_addr());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that the master does not have,
+    /// naming those that it has, and outside of a tokio runtime;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where the system gives no descriptor.
+    pub fn listener(&self, name: &str) -> Result<tokio::net::TcpListener> {
+        let listeners = &self.place.listeners;
+        let Some((_, listener)) = listeners.iter().find(|(known, _)| known == name) else {
+            let names: Vec<_> = listeners.iter().map(|(known, _)| format!("{known:?}")).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Error::config(format!(
+                "the master has no listener {name:?} (it has: {names}); name it with \
+                 `Master::builder().listen({name:?}, …)`"
+            )));
+        };
+        if Handle::try_current().is_err() {
+            return Err(Error::config(format!(
+                "listener {name:?} belongs to a runtime; ask for it within the worker's function"
+            )));
+        }
+        let io = |error| Error::io(format_args!("listener {name:?} can't be used"), &error);
+        let socket = listener.try_clone().map_err(io)?;
+        socket.set_nonblocking(true).map_err(io)?;
+        tokio::net::TcpListener::from_std(socket).map_err(io)
     }
 
     /// Takes part in a job: when it is due, the master offers the run to one of the workers that have

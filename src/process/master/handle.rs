@@ -1,15 +1,15 @@
 //! The handle that the master gives to its observer.
 
-use std::{pin::Pin, sync::Arc, thread};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, thread};
 
 use tokio::{
     runtime,
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::event::MasterEvent;
 #[cfg(feature = "schedule")]
 use super::jobs::Answer;
+use super::{channels::Channels, event::MasterEvent};
 use crate::process::messenger::{Hub, Messenger};
 #[cfg(feature = "schedule")]
 use crate::{
@@ -25,6 +25,8 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
+    /// What channels the processes take part in; answered within about a second.
+    Inspect(oneshot::Sender<Channels>),
     /// Something about jobs.
     #[cfg(feature = "schedule")]
     Jobs(AboutJobs),
@@ -55,13 +57,16 @@ pub struct MasterHandle {
     events: broadcast::Receiver<MasterEvent>,
     hub: Arc<Hub>,
     port: u16,
+    /// The application's listening sockets.
+    listening: Arc<[(String, SocketAddr)]>,
 }
 
 impl Clone for MasterHandle {
     fn clone(&self) -> Self {
         let events = self.events.resubscribe();
         let (requests, hub) = (self.requests.clone(), Arc::clone(&self.hub));
-        Self { requests, events, hub, port: self.port }
+        let listening = Arc::clone(&self.listening);
+        Self { requests, events, hub, port: self.port, listening }
     }
 }
 
@@ -71,8 +76,9 @@ impl MasterHandle {
         events: broadcast::Receiver<MasterEvent>,
         hub: Arc<Hub>,
         port: u16,
+        listening: Arc<[(String, SocketAddr)]>,
     ) -> Self {
-        Self { requests, events, hub, port }
+        Self { requests, events, hub, port, listening }
     }
 
     /// Waits for the next event. `None` after the last process is gone. An observer that is more
@@ -110,6 +116,15 @@ impl MasterHandle {
     #[must_use]
     pub fn messenger(&self) -> Messenger {
         Messenger::new(Arc::clone(&self.hub))
+    }
+
+    /// The address of a listening socket of the application, as
+    /// [`MasterBuilder::listen`](super::MasterBuilder::listen) named it; with the port that the
+    /// system chose where that was asked for. `None`: there is none of this name.
+    #[must_use]
+    pub fn listening(&self, name: &str) -> Option<SocketAddr> {
+        let found = self.listening.iter().find(|(known, _)| known == name);
+        found.map(|(_, address)| *address)
     }
 
     /// The cluster port, on `127.0.0.1`.

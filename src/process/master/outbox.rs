@@ -66,6 +66,11 @@ pub(super) fn outbox() -> (Outbox, Outgoing) {
 }
 
 impl Outbox {
+    /// Whether somebody writes what is put into it.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     /// Puts a frame at the end. Gives back one that there is no room for.
     pub(super) fn push(&self, body: Body) -> Result<(), Box<Body>> {
         let bytes = body.encoded_len();
