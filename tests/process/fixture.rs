@@ -15,7 +15,7 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
+//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs` and `fixture_listen.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -35,7 +35,7 @@ use cluster_client::{
     Options, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_health, fixture_listen, talk};
+use crate::{fixture_health, fixture_jobs, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -129,6 +129,7 @@ fn describe(keys: &Keys) -> MasterBuilder {
         cluster = cluster.program(program).args(["1000"]);
     }
     cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_jobs::describe(cluster, keys);
     cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
@@ -161,6 +162,7 @@ async fn observe(mut handle: MasterHandle, observer: String) {
             }
             MasterEvent::ClusterReady { port, .. } => {
                 say("master", &format!("cluster-ready {port}"));
+                tokio::spawn(fixture_jobs::by_hand(handle.clone(), keys()));
                 match observer.as_str() {
                     "fail" => handle.fail("the observer has seen enough"),
                     "panic" => panic!("the observer is done for"),
@@ -266,6 +268,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     let behaviour = behaviour(&keys, [replacement, Some(&own), Some("worker")]);
     let (port, count, generation) = (worker.port(), worker.count(), worker.generation());
     say(&name, &format!("runs {port} {generation} of {count}"));
+    fixture_jobs::schedule(&worker, &name, &keys)?;
     before_ready(&behaviour).await?;
     if behaviour == "wait_cluster" {
         worker.cluster_ready().await;

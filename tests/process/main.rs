@@ -24,11 +24,15 @@ mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
+mod fixture_jobs;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod jobs;
 #[cfg(target_os = "linux")]
 mod listen;
 #[cfg(target_os = "linux")]
@@ -92,6 +96,7 @@ fn main() -> std::process::ExitCode {
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        jobs::TESTS,
         listen::TESTS,
         endings::TESTS,
     ]
