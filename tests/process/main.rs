@@ -7,7 +7,18 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod cli;
+#[cfg(target_os = "linux")]
+mod cli_logs;
+#[cfg(target_os = "linux")]
+mod cli_start;
+#[cfg(target_os = "linux")]
+mod cli_stop;
+#[cfg(target_os = "linux")]
+mod cli_systemd;
 mod endings;
+#[cfg(target_os = "linux")]
+mod examples;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
@@ -15,9 +26,17 @@ mod fixture_ask;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
+mod fixture_jobs;
+#[cfg(target_os = "linux")]
+mod fixture_listen;
+#[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod jobs;
+#[cfg(target_os = "linux")]
+mod listen;
 #[cfg(target_os = "linux")]
 mod liveness;
 #[cfg(target_os = "linux")]
@@ -51,8 +70,14 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    if std::env::args().nth(1).as_deref() == Some("--fixture") {
-        return fixture::main();
+    match std::env::args().nth(1).as_deref() {
+        Some("--fixture") => return fixture::main(),
+        Some("--announce") => return examples::announce::main(),
+        Some("--shared-cache") => return examples::shared_cache::main(),
+        _ => {}
+    }
+    if std::env::var_os(fixture::KEYS).is_some() {
+        return fixture::command_line();
     }
     support::adopt_orphans();
     let trial = |(name, test): (&str, fn())| {
@@ -69,11 +94,18 @@ fn main() -> std::process::ExitCode {
         scale::TESTS,
         loss::TESTS,
         identity::TESTS,
+        cli_start::TESTS,
+        cli_stop::TESTS,
+        cli_logs::TESTS,
+        cli_systemd::TESTS,
         messenger::TESTS,
+        examples::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        jobs::TESTS,
+        listen::TESTS,
         endings::TESTS,
     ]
     .concat();

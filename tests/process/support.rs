@@ -80,10 +80,13 @@ impl Cluster {
     }
 
     /// Starts a fixture that is PID 1 of a namespace of its own. `master` is then the process
-    /// outside of it that waits for it. It takes the rights of root.
+    /// outside of it that waits for it. Who is not root needs namespaces of users for it.
     pub(crate) fn start_as_init(arguments: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
         command.arg(std::env::current_exe().unwrap());
         let mut cluster = Self::start_command(command, arguments);
         cluster.pids_are_foreign = true;
@@ -213,7 +216,9 @@ impl Cluster {
             pid?.parse().ok()
         };
         let said = self.said.iter();
-        said.flat_map(|line| [spoke(line), named(line)]).flatten().collect()
+        let pids = said.flat_map(|line| [spoke(line), named(line)]).flatten();
+        // They may be killed. 1 is no child of anybody here, however a line looks.
+        pids.filter(|pid| *pid > 1).collect()
     }
 
     fn alive(&self) -> Vec<u32> {

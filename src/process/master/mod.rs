@@ -6,10 +6,14 @@
 mod answers;
 mod build;
 mod builder;
+mod channels;
 mod child;
 mod dispatcher;
 mod event;
 mod handle;
+#[cfg(feature = "schedule")]
+mod jobs;
+mod listen;
 mod liveness;
 mod orphans;
 mod outbox;
@@ -23,6 +27,8 @@ mod status;
 mod supervisor;
 mod tail;
 
+#[cfg(feature = "cli")]
+pub(super) use builder::report;
 pub use builder::{Master, MasterBuilder};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;
