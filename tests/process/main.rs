@@ -22,13 +22,19 @@ mod examples;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
+mod fixture_ask;
+#[cfg(target_os = "linux")]
 mod fixture_health;
+#[cfg(target_os = "linux")]
+mod fixture_jobs;
 #[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod jobs;
 #[cfg(target_os = "linux")]
 mod listen;
 #[cfg(target_os = "linux")]
@@ -42,7 +48,11 @@ mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod scale;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
@@ -80,6 +90,8 @@ fn main() -> std::process::ExitCode {
         start::TESTS,
         stop::TESTS,
         restart::TESTS,
+        reload::TESTS,
+        scale::TESTS,
         loss::TESTS,
         identity::TESTS,
         cli_start::TESTS,
@@ -92,6 +104,7 @@ fn main() -> std::process::ExitCode {
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        jobs::TESTS,
         listen::TESTS,
         endings::TESTS,
     ]
