@@ -54,6 +54,7 @@
 //! # Features
 //!
 //! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
+//! - `schedule` (unix): jobs by cron or interval in the workers, [`Schedule`].
 //! - `cli` (unix): `Master::builder()….main()` gives the program the commands `start`, `stop`,
 //!   `status`, `reload`, `scale` and `logs`; see [`cli::Command`] and `docs/operations.md`.
 
@@ -89,6 +90,10 @@ pub use crate::process::{
     Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
     MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
     Remedy, Sent, Unresponsive, Worker,
+};
+#[cfg(all(unix, feature = "schedule"))]
+pub use crate::process::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
 };
 /// The command line of a cluster, for programs that have arguments of their own (feature `cli`).
 #[cfg(all(unix, feature = "cli"))]

@@ -33,6 +33,7 @@
 // In reading order; a room imports only those before it.
 mod control;
 mod name;
+mod reason;
 
 mod output;
 
@@ -41,6 +42,10 @@ mod inspect;
 mod inherit;
 mod messenger;
 mod panics;
+
+#[cfg(feature = "schedule")]
+mod schedule;
+
 mod place;
 
 mod joining;
@@ -55,6 +60,10 @@ mod master;
 #[cfg(feature = "cli")]
 pub(crate) mod cli;
 
+#[cfg(feature = "schedule")]
+pub use self::schedule::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
+};
 pub use self::{
     agent::Agent,
     joining::Joining,

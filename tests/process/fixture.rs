@@ -15,7 +15,7 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs`.
+//! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -35,7 +35,7 @@ use cluster_client::{
     Options, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_health, talk};
+use crate::{fixture_health, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -131,6 +131,7 @@ fn describe(keys: &Keys) -> MasterBuilder {
         cluster = cluster.agent(talk::agent).worker(talk::worker);
     }
     cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
@@ -143,6 +144,7 @@ pub(crate) fn say(name: &str, what: &str) {
 
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
+    fixture_listen::observe(&handle, &keys());
     match observer.split_once(':').unwrap_or((&observer, "")) {
         ("exit", code) => std::process::exit(code.parse().unwrap()),
         ("abort", _) => std::process::abort(),
@@ -271,6 +273,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
         worker.cluster_ready().await;
     }
     share(&name, &behaviour, worker.cluster()).await?;
+    fixture_listen::serve(&worker, &keys, &behaviour)?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");

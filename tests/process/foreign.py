@@ -5,10 +5,12 @@ it ends, `pings` answers pings, `frozen` says that it does and does not, `panics
 """
 
 import os
+import select
 import signal
 import socket
 import struct
 import sys
+import threading
 import time
 
 VERSION = 2
@@ -138,6 +140,9 @@ def main():
     if name != "agent" and behaviour == "":
         greet(welcome)
         say(name, "has seen the agent")
+    if "http" in welcome["listeners"]:
+        listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("http")])
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
     link.send(READY)
     say(name, "ready")
     while True:
@@ -151,6 +156,19 @@ def main():
             link.send(PONG, field(1, seq) + field(2, 1))
             if seq == 3:
                 say(name, "answered three pings")
+
+
+def serve(listener):
+    """Answers each connection with the pid of this process."""
+    while True:
+        # It does not block, and another process may be faster.
+        select.select([listener], [], [])
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            continue
+        with connection:
+            connection.sendall(str(os.getpid()).encode())
 
 
 def greet(welcome):

@@ -18,13 +18,19 @@ mod cli_stop;
 mod cli_systemd;
 mod endings;
 #[cfg(target_os = "linux")]
+mod examples;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
+mod fixture_listen;
+#[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod listen;
 #[cfg(target_os = "linux")]
 mod liveness;
 #[cfg(target_os = "linux")]
@@ -54,8 +60,11 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    if std::env::args().nth(1).as_deref() == Some("--fixture") {
-        return fixture::main();
+    match std::env::args().nth(1).as_deref() {
+        Some("--fixture") => return fixture::main(),
+        Some("--announce") => return examples::announce::main(),
+        Some("--shared-cache") => return examples::shared_cache::main(),
+        _ => {}
     }
     if std::env::var_os(fixture::KEYS).is_some() {
         return fixture::command_line();
@@ -78,10 +87,12 @@ fn main() -> std::process::ExitCode {
         cli_logs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
+        examples::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        listen::TESTS,
         endings::TESTS,
     ]
     .concat();

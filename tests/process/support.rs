@@ -78,10 +78,13 @@ impl Cluster {
     }
 
     /// Starts a fixture that is PID 1 of a namespace of its own. `master` is then the process
-    /// outside of it that waits for it. It takes the rights of root.
+    /// outside of it that waits for it. Who is not root needs namespaces of users for it.
     pub(crate) fn start_as_init(arguments: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
         command.arg(std::env::current_exe().unwrap());
         let mut cluster = Self::start_command(command, arguments);
         cluster.pids_are_foreign = true;

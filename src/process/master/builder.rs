@@ -4,13 +4,7 @@
 mod command_line;
 
 use std::{
-    ffi::OsString,
-    fmt,
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::ExitCode,
-    thread,
-    time::Duration,
+    ffi::OsString, fmt, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration,
 };
 
 use tokio::{
@@ -22,6 +16,7 @@ use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
     handle::{MasterHandle, Observe, Request, Requests},
+    listen::{self, Wanted},
     liveness::{Liveness, Remedy},
     program::Program,
     restart::RestartPolicy,
@@ -39,9 +34,6 @@ use crate::{
     },
     protocol::handshake::Token,
 };
-
-/// How many connections wait on the cluster port while no agent accepts them.
-const BACKLOG: i32 = 4096;
 
 /// The front door of the process plane: [`Master::builder`].
 #[derive(Debug)]
@@ -78,10 +70,13 @@ impl Master {
             agent: None,
             worker: None,
             launch: Launch::default(),
+            listeners: Vec::new(),
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
             liveness: Liveness::default(),
+            #[cfg(feature = "schedule")]
+            environment: None,
             on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
@@ -98,10 +93,13 @@ pub struct MasterBuilder {
     agent: Option<RoleFn<Agent>>,
     worker: Option<RoleFn<Worker>>,
     launch: Launch,
+    listeners: Vec<Wanted>,
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
     liveness: Liveness,
+    #[cfg(feature = "schedule")]
+    environment: Option<String>,
     on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
@@ -200,6 +198,46 @@ impl MasterBuilder {
         self
     }
 
+    /// A listening TCP socket for the workers, which [`Worker::listener`] gives them by this name.
+    /// The master binds it before it starts anybody and keeps it, so that connections wait in its
+    /// backlog (4,096, or what the system allows) while no worker accepts them, and none is refused
+    /// when workers are replaced. All workers accept on the one socket.
+    ///
+    /// `address` is what [`ToSocketAddrs`](std::net::ToSocketAddrs) reads: `"127.0.0.1:7001"`,
+    /// `"[::]:80"`, `"localhost:7001"`, or a [`SocketAddr`](std::net::SocketAddr). Port 0 is one of
+    /// the system's choice, which [`MasterHandle::listening`] tells. Of a name that stands for
+    /// several addresses, the first that can be bound is taken.
+    ///
+    /// It is an error of the start if the address can't be bound, if two have one name, if a name is
+    /// `cluster` or longer than 64 bytes, or if there are more than 32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::process::ExitCode;
+    /// use cluster_client::{Agent, Error, Master, Worker};
+    ///
+    /// async fn worker(worker: Worker) -> Result<(), Error> {
+    ///     let listener = worker.listener("http")?;
+    ///     worker.ready().await?;
+    ///     loop {
+    ///         tokio::select! {
+    ///             Ok((connection, _)) = listener.accept() => drop(connection),
+    ///             () = worker.shutdown() => return Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// # async fn agent(agent: Agent) -> Result<(), Error> { Ok(()) }
+    ///
+    /// fn main() -> ExitCode {
+    ///     Master::builder().listen("http", "127.0.0.1:7001").agent(agent).worker(worker).main()
+    /// }
+    /// ```
+    pub fn listen(mut self, name: impl Into<String>, address: impl fmt::Display) -> Self {
+        self.listeners.push(Wanted { name: name.into(), address: address.to_string() });
+        self
+    }
+
     /// How long a process may take from its start until it is ready. Default 30 s. One that takes
     /// longer ends the start; as a replacement it is killed and started again.
     pub fn ready_timeout(mut self, limit: Duration) -> Self {
@@ -234,6 +272,15 @@ impl MasterBuilder {
     /// [`Liveness`].
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// What the environment of this cluster is called, as `prod`: jobs that are
+    /// [`only_in`](crate::Schedule::only_in) others are not due here. Default: the value of the
+    /// variable `CLUSTER_CLIENT_ENV`, where it is set and not empty.
+    #[cfg(feature = "schedule")]
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
         self
     }
 
@@ -404,7 +451,7 @@ impl MasterBuilder {
         Ok(())
     }
 
-    /// Checks everything and binds the port.
+    /// Checks everything and binds the ports.
     fn set_up(mut self) -> Result<Setup> {
         self.check_roles()?;
         self.liveness.check()?;
@@ -416,10 +463,10 @@ impl MasterBuilder {
             )));
         }
         let workers = self.workers.unwrap_or_else(default_workers);
-        let listener = bind().map_err(|error| Error::io("can't bind the cluster port", &error))?;
-        let address = listener.local_addr();
-        let port =
-            address.map_err(|error| Error::io("can't bind the cluster port", &error))?.port();
+        let listening = listen::bind(&self.listeners)?;
+        let (listener, address) = listen::listen((Ipv4Addr::LOCALHOST, 0).into())
+            .map_err(|error| Error::io("can't bind the cluster port", &error))?;
+        let port = address.port();
         let token = Token::random()?;
         let setup = Setup {
             rules: Rules {
@@ -430,8 +477,10 @@ impl MasterBuilder {
                 restart: self.restart,
             },
             launch: std::mem::take(&mut self.launch),
-            shared: Shared { listener, port, token, workers },
+            shared: Shared { listener, listening, port, token, workers },
             liveness: self.liveness,
+            #[cfg(feature = "schedule")]
+            environment: self.environment.take().or_else(environment),
             observers: self.observe.take().into_iter().chain(self.console.take()).collect(),
             on_worker_panic: self.on_worker_panic,
         };
@@ -464,18 +513,14 @@ impl Drop for StopOnDrop {
     }
 }
 
-fn default_workers() -> u32 {
-    thread::available_parallelism().map_or(1, |count| count.get() as u32)
+/// What the environment is called by who started the master.
+#[cfg(feature = "schedule")]
+fn environment() -> Option<String> {
+    std::env::var("CLUSTER_CLIENT_ENV").ok().filter(|name| !name.is_empty())
 }
 
-/// Binds a port of the system's choice on the loopback.
-fn bind() -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // A second call changes the backlog, which is 128 from the standard library: less than what may
-    // wait while an agent is replaced.
-    rustix::net::listen(&listener, BACKLOG)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+fn default_workers() -> u32 {
+    thread::available_parallelism().map_or(1, |count| count.get() as u32)
 }
 
 /// Says what went wrong where it will be seen: in the log, or without one on stderr.
@@ -545,16 +590,5 @@ mod tests {
     fn the_environment_of_children_is_not_shown() {
         let shown = format!("{:?}", whole().env("PASSWORD", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
-    }
-
-    #[test]
-    fn the_port_takes_more_connections_than_a_host_has_workers() {
-        let listener = bind().unwrap();
-        let address = listener.local_addr().unwrap();
-        // Nobody accepts. The standard library's backlog of 128 would block here.
-        let limit = Duration::from_secs(2);
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
-        let waiting: Vec<_> = (0..400).map(connect).collect();
-        assert_eq!(waiting.len(), 400);
     }
 }

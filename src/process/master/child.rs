@@ -5,7 +5,7 @@ use std::{
     io::{self, PipeReader},
     net::TcpListener,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     dispatcher::{Event, Words},
+    listen::Listening,
     outbox::{Outbox, Outgoing, Room, outbox},
     program::Program,
     tail::Tail,
@@ -73,6 +74,8 @@ pub(super) struct Launch {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) listener: TcpListener,
+    /// The application's, for the workers.
+    pub(super) listening: Vec<Listening>,
     pub(super) port: u16,
     pub(super) token: Token,
     pub(super) workers: u32,
@@ -130,11 +133,10 @@ impl Child {
 
         // One that knows nothing of the link has closed its end already.
         let welcome = Body::Welcome(shared.welcome(name, generation, peers));
-        let fds = [shared.listener.as_fd()];
-        let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
+        let fds = shared.descriptors(name);
         // The socket is empty, so this does not block. A child that is gone already is noticed by
         // its death.
-        match write_blocking(&ours, welcome, fds) {
+        match write_blocking(&ours, welcome, &fds) {
             Ok(()) | Err(LinkError::Gone) => {}
             Err(error) => return Err(io::Error::other(error.to_string())),
         }
@@ -146,6 +148,11 @@ impl Child {
             None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
         };
         Ok(Self { name, pid, process, outbox, talk, tail })
+    }
+
+    /// Whether there is still a link to it.
+    pub(super) fn listens(&self) -> bool {
+        self.outbox.is_open()
     }
 
     /// Says something to the child. Gives back what there is no room for, because the child does
@@ -270,11 +277,22 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 impl Shared {
+    /// What comes with the welcome, in the order in which it names them.
+    fn descriptors(&self, name: ProcessName) -> Vec<BorrowedFd<'_>> {
+        match name {
+            ProcessName::Worker(_) => {
+                self.listening.iter().map(|listening| listening.socket.as_fd()).collect()
+            }
+            ProcessName::Master | ProcessName::Agent => vec![self.listener.as_fd()],
+        }
+    }
+
     fn welcome(&self, name: ProcessName, generation: u32, peers: Peers) -> Welcome {
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
                 let place = WorkerPlace { index, count: self.workers };
-                (welcome::Place::Worker(place), Vec::new())
+                let names = self.listening.iter().map(|listening| listening.name.clone());
+                (welcome::Place::Worker(place), names.collect())
             }
             ProcessName::Master | ProcessName::Agent => {
                 (welcome::Place::Agent(AgentPlace {}), vec![CLUSTER_LISTENER.to_owned()])

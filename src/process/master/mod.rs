@@ -9,6 +9,9 @@ mod child;
 mod dispatcher;
 mod event;
 mod handle;
+#[cfg(feature = "schedule")]
+mod jobs;
+mod listen;
 mod liveness;
 mod orphans;
 mod outbox;

@@ -21,12 +21,16 @@ use super::{
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Verdict},
+    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
     orphans::Orphans,
     panics::Panics,
     proc::is_debugged,
     router::{Router, ToPid},
 };
+#[cfg(feature = "schedule")]
+use super::{handle::AboutJobs, jobs::Jobs};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::Now;
 use crate::{
     error::{Error, ErrorKind, Result},
     process::{
@@ -49,6 +53,9 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
+    /// The environment that jobs are told apart by.
+    #[cfg(feature = "schedule")]
+    pub(super) environment: Option<String>,
     pub(super) observers: Vec<Observe>,
     pub(super) on_worker_panic: Remedy,
 }
@@ -69,8 +76,10 @@ pub(super) async fn supervise(
     let hub = Hub::new();
     let mut observers = Vec::new();
     for observe in setup.observers {
-        let (told, hub) = (tell.subscribe(), Arc::clone(&hub));
-        let handle = MasterHandle::new(asks.clone(), told, hub, setup.shared.port);
+        let listening = &setup.shared.listening;
+        let listening = listening.iter().map(|one| (one.name.clone(), one.address)).collect();
+        let (told, hub, port) = (tell.subscribe(), Arc::clone(&hub), setup.shared.port);
+        let handle = MasterHandle::new(asks.clone(), told, hub, port, listening);
         let started = start_observer(observe, handle);
         observers.push(started.map_err(|error| Error::io("can't start the observer", &error))?);
     }
@@ -85,6 +94,8 @@ pub(super) async fn supervise(
         hub: Arc::clone(&hub),
         hears,
         judge: Judge::new(setup.liveness),
+        #[cfg(feature = "schedule")]
+        jobs: Jobs::new(setup.environment, Now::read()),
         orphans: Orphans::adopt(),
         inspector: Inspector::default(),
         tell,
@@ -127,6 +138,8 @@ struct Supervisor {
     /// Asks the processes about their channels.
     inspector: Inspector,
     judge: Judge,
+    #[cfg(feature = "schedule")]
+    jobs: Jobs,
     panics: Panics,
     on_worker_panic: Remedy,
     orphans: Orphans,
@@ -161,6 +174,11 @@ impl Supervisor {
                 // The sender lives in `supervise`.
                 Some(request) = asked.recv() => match request {
                     Request::Stop(error) => Event::Stop(error),
+                    #[cfg(feature = "schedule")]
+                    Request::Jobs(about) => {
+                        self.ask_jobs(about);
+                        continue;
+                    }
                     Request::Inspect(answer) => {
                         self.inspect(answer);
                         continue;
@@ -196,6 +214,8 @@ impl Supervisor {
             self.router.next_deadline(),
             self.judge.next_deadline(),
             self.panics.next_deadline(),
+            #[cfg(feature = "schedule")]
+            self.jobs.next_deadline(),
             self.inspector.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -206,6 +226,8 @@ impl Supervisor {
         let now = Instant::now();
         let frames = self.router.handle_tick(now);
         self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.handle_tick(now));
         self.inspector.handle_tick(now);
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
@@ -289,6 +311,8 @@ impl Supervisor {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
+            #[cfg(feature = "schedule")]
+            body if Jobs::takes(&body) => self.with_jobs(|jobs, now| jobs.on_frame(pid, body, now)),
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
@@ -301,14 +325,40 @@ impl Supervisor {
         match verdict {
             Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
             Verdict::Hangs(pid, how, remedy) => {
-                self.tell(MasterEvent::Unresponsive { process: name(pid)?, pid, how, remedy });
-                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
+                let process = name(pid)?;
+                self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
+                return match (remedy, how, process) {
+                    (Remedy::Report, ..) => None,
+                    // It may still serve somebody. A second agent can't be there beside the first.
+                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
+                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
+                    }
+                    _ => Some(Event::Hangs { pid, how }),
+                };
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
             }
         }
         None
+    }
+
+    /// Has the table of jobs do something, and does what it wants.
+    #[cfg(feature = "schedule")]
+    fn with_jobs(&mut self, does: impl FnOnce(&mut Jobs, Now) -> Vec<ToPid>) {
+        let frames = does(&mut self.jobs, Now::read());
+        self.say(frames);
+    }
+
+    #[cfg(feature = "schedule")]
+    fn ask_jobs(&mut self, about: AboutJobs) {
+        match about {
+            // Whoever asked may have gone.
+            AboutJobs::Status(answer) => drop(answer.send(self.jobs.status(Now::read()))),
+            AboutJobs::Run(name, answer) => {
+                self.with_jobs(|jobs, now| jobs.run(&name, answer, now));
+            }
+        }
     }
 
     /// A process is gone, or leaves, and is not watched over any more.
@@ -334,6 +384,8 @@ impl Supervisor {
         }
         let frames = self.router.on_event(&event);
         self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.on_event(&event, now));
         // There may be no observer.
         let _ = self.tell.send(event);
     }
@@ -349,18 +401,23 @@ impl Supervisor {
         match out {
             Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
             Out::To(pid, body) => {
-                // One that is gone does not hear it, and need not.
-                let Some(child) = self.children.get(&pid) else { return };
-                match child.say(body).map_err(|body| *body) {
-                    Ok(()) => {}
-                    Err(Body::DeliverMessage(message)) => {
-                        let receipt = self.router.on_no_room(pid, &message);
+                let child = self.children.get(&pid).filter(|child| child.listens());
+                let unsaid = match child {
+                    Some(child) => child.say(body).map_err(|body| *body),
+                    // One that is gone does not hear it, and need not; its sender must know.
+                    None => Err(body),
+                };
+                match (unsaid, child) {
+                    (Ok(()), _) => {}
+                    (Err(Body::DeliverMessage(message)), child) => {
+                        let is_full = child.is_some();
+                        let receipt = self.router.on_undelivered(pid, &message, is_full);
                         self.say(receipt);
                     }
-                    Err(_) => {
-                        let process = child.name;
-                        tracing::warn!(%process, pid, "it does not read; a frame is lost");
+                    (Err(_), Some(Child { name, .. })) => {
+                        tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
                     }
+                    (Err(_), None) => {}
                 }
             }
         }

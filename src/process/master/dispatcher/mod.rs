@@ -354,12 +354,15 @@ impl Dispatcher {
         let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
             return;
         };
-        if let State::Ready { .. } = place.state {
+        if let State::Ready { since, .. } = place.state {
             let process = place.process;
             place.reason = Some(format!("was {how}: it did not answer the master in time"));
-            self.terminate(now, process);
             if how == Unresponsive::Frozen {
+                // Asked to stop first, it would be woken for it, and might do anything.
+                place.state = State::Stopping { pid, kill_at: Some(now), since: Some(since) };
                 self.kill(process);
+            } else {
+                self.terminate(now, process);
             }
         }
     }
