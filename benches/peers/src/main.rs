@@ -17,10 +17,7 @@ mod harness;
 mod report;
 mod workloads;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use contestants::Who;
 use harness::{Child, Part, Plan, Result, tell};
@@ -112,8 +109,9 @@ fn run(args: &Args) -> Result<()> {
     }
     let mut rows = Vec::new();
     for workload in workloads::ALL.iter().filter(|workload| args.is_wanted(workload.name)) {
-        eprintln!("{} …", workload.name);
+        let start = Instant::now();
         rows.extend((workload.run)(&args.plan)?);
+        eprintln!("{}: {:.0} s", workload.name, start.elapsed().as_secs_f64());
     }
     let report = Report { setting: json::Setting::here(args.plan.rounds), rows };
     json::write(&report, &args.json)?;
@@ -124,7 +122,7 @@ fn run(args: &Args) -> Result<()> {
 
 #[cfg(feature = "plots")]
 fn plot(report: &Report) -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/plots");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/plots");
     report::plot::all(report, &folder)
 }
 

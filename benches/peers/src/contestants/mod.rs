@@ -1,5 +1,6 @@
 //! Who is measured: what each contestant's server does, and how its clients call and subscribe.
 
+mod broker;
 mod hub;
 mod nats;
 mod node;
@@ -16,6 +17,7 @@ use std::{path::PathBuf, process::Command, time::Instant};
 use bytes::Bytes;
 use futures::{Stream, future::try_join_all};
 
+use self::broker::Broker;
 use crate::harness::{Child, Plan, Result, Source, serve_until_closed};
 
 pub(crate) use self::ours::{OursVec, follow, lead};
@@ -123,15 +125,6 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// The server that a contestant needs beside the bench's own, to listen on this port.
-pub(crate) fn broker(who: Who, port: u16) -> Option<Command> {
-    match who {
-        Who::Nats => nats::broker(port),
-        Who::Redis => redis::broker(port),
-        _ => None,
-    }
-}
-
 /// The command of a process that is not the bench's own program.
 pub(crate) fn foreign(child: &Child) -> Option<Command> {
     (child.who == Who::Node).then(|| node::command(child))
@@ -140,21 +133,29 @@ pub(crate) fn foreign(child: &Child) -> Option<Command> {
 /// Runs the server of a contestant.
 pub(crate) async fn serve(child: &Child) -> Result<()> {
     let (source, control) = Source::open().await?;
-    let (port, _held) = match child.who {
-        Who::Raw | Who::RawThreads => (raw::serve(source).await?, None),
+    let port = match child.who {
+        Who::Raw | Who::RawThreads => raw::serve(source).await?,
         Who::Ours | Who::OursVec | Who::OursThreads => {
-            let (port, leader) = lead(source).await?;
-            (port, Some(leader))
+            let (port, _leader) = lead(source).await?;
+            return serve_until_closed(port, control, None).await;
         }
         #[cfg(feature = "tonic")]
-        Who::Tonic => (tonic::serve(source).await?, None),
+        Who::Tonic => tonic::serve(source).await?,
         #[cfg(feature = "tarpc")]
-        Who::Tarpc => (tarpc::serve().await?, None),
-        Who::Nats => (nats::publish(child.port, source).await?, None),
-        Who::Redis => (redis::publish(child.port, source).await?, None),
-        other => return Err(format!("there is no server of {}", other.name()).into()),
+        Who::Tarpc => tarpc::serve().await?,
+        Who::Nats | Who::Redis => {
+            let broker = Broker::start(child.who).await?;
+            match child.who {
+                Who::Nats => nats::publish(broker.port, source).await?,
+                _ => redis::publish(broker.port, source).await?,
+            }
+            return serve_until_closed(broker.port, control, broker.process.id()).await;
+        }
+        Who::Node => return Err("the server of node is a script".into()),
+        #[cfg(not(all(feature = "tonic", feature = "tarpc")))]
+        other => return Err(format!("built without {}", other.name()).into()),
     };
-    serve_until_closed(port, control).await
+    serve_until_closed(port, control, None).await
 }
 
 /// Bytes of a small call, both ways.

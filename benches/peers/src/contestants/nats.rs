@@ -42,8 +42,8 @@ async fn connect(port: u16, first: &str) -> Result<(FramedRead<OwnedReadHalf, Me
 
 type Half = tokio::net::tcp::OwnedWriteHalf;
 
-/// Publishes the values of the source; gives the broker's port back.
-pub(super) async fn publish(port: u16, source: Source) -> Result<u16> {
+/// Publishes the values of the source.
+pub(super) async fn publish(port: u16, source: Source) -> Result<()> {
     let (mut messages, mut write) = connect(port, "").await?;
     // What the broker says must be read, though nothing comes of it.
     tokio::spawn(async move { while messages.next().await.is_some() {} });
@@ -64,7 +64,7 @@ pub(super) async fn publish(port: u16, source: Source) -> Result<u16> {
             }
         }
     });
-    Ok(port)
+    Ok(())
 }
 
 /// A subscriber.

@@ -36,8 +36,8 @@ async fn connect(port: u16) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Publishes the values of the source; gives the broker's port back.
-pub(super) async fn publish(port: u16, source: Source) -> Result<u16> {
+/// Publishes the values of the source.
+pub(super) async fn publish(port: u16, source: Source) -> Result<()> {
     let (mut read, mut write) = connect(port).await?.into_split();
     // The broker tells how many it gave each value to; it must be read, and nothing comes of it.
     tokio::spawn(async move {
@@ -62,7 +62,7 @@ pub(super) async fn publish(port: u16, source: Source) -> Result<u16> {
             }
         }
     });
-    Ok(port)
+    Ok(())
 }
 
 /// A subscriber.

@@ -17,7 +17,7 @@ use self::generated::{
 use super::{Ask, Caller, Feed, hub::Hub, only_one_key, small};
 use crate::harness::{Result, Source};
 
-#[expect(clippy::use_self, unreachable_pub, unused_qualifications, reason = "generated")]
+#[expect(clippy::allow_attributes, unreachable_pub, unused_qualifications, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/peers.Peer.rs"));
 }
@@ -76,8 +76,8 @@ pub(super) async fn serve(source: Source) -> Result<u16> {
     let port = listener.local_addr()?.port();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = PeerServer::new(Service { hub: Hub::start(&source, |value| value) });
-    let server = Server::builder().add_service(service.max_encoding_message_size(LARGEST));
-    tokio::spawn(server.serve_with_incoming(incoming));
+    let service = service.max_encoding_message_size(LARGEST);
+    tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
     Ok(port)
 }
 

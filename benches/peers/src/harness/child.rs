@@ -15,7 +15,7 @@ pub(crate) struct Child {
     pub(crate) job: String,
     pub(crate) who: Who,
     pub(crate) part: Part,
-    /// Where the server listens; of a server, where the broker behind it does, if it has one.
+    /// Where the server listens, or the broker behind it.
     pub(crate) port: u16,
     /// Where values are asked for, see [`Control`](super::Control).
     pub(crate) control: u16,
@@ -64,9 +64,11 @@ impl Child {
     }
 }
 
-/// Tells where a server listens, and waits until the process that compares is done or gone.
-pub(crate) async fn serve_until_closed(port: u16, control: u16) -> Result<()> {
-    tell(&[f64::from(port), f64::from(control)])?;
+/// Tells where a server listens, where it is asked for values, and which process is behind it, if
+/// one is. Waits until the process that compares is done or gone.
+pub(crate) async fn serve_until_closed(port: u16, control: u16, broker: Option<u32>) -> Result<()> {
+    let numbers = [Some(port.into()), Some(control.into()), broker];
+    tell(&numbers.into_iter().flatten().map(f64::from).collect::<Vec<_>>())?;
     stdin().read_to_end(&mut Vec::new()).await?;
     Ok(())
 }

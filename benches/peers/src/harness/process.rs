@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::{TcpListener, TcpStream},
     path::Path,
     process::{ChildStdin, ChildStdout, Command, Stdio},
     thread,
@@ -12,11 +11,13 @@ use std::{
 use super::{Child, Part, Plan, Result};
 use crate::contestants::{self, Who};
 
-/// The servers of a contestant and its clients.
+/// The server of a contestant and its clients.
 pub(crate) struct Team {
-    /// Declared before the servers, so that they are gone before them.
+    /// Declared before the server, so that they are gone before it.
     clients: Vec<Process>,
-    servers: Vec<Process>,
+    server: Process,
+    /// The process behind the server, which ends it.
+    broker: Option<u32>,
 }
 
 /// What a team has done in one slice.
@@ -25,32 +26,24 @@ pub(crate) struct Slice {
     pub(crate) elapsed: Duration,
     /// Nanoseconds that all threads of all its processes have run.
     pub(crate) cpu: f64,
-    /// Bytes by which the first server's resident memory has grown.
+    /// Bytes by which the resident memory of the server, or its broker, has grown.
     pub(crate) grown: f64,
     /// What the first client says.
     pub(crate) told: Vec<f64>,
 }
 
 impl Team {
-    /// Starts the server, with the broker behind it if it has one, then so many clients.
+    /// Starts the server, then so many clients.
     pub(crate) fn start(job: &str, who: Who, shape: Shape, plan: &Plan) -> Result<Self> {
         let Shape { clients, n, keys } = shape;
-        let mut servers = Vec::new();
-        let port = free_port()?;
-        if let Some(command) = contestants::broker(who, port) {
-            let mut broker = Process::start(command)?;
-            // It does not look at its input.
-            broker.patience = Duration::ZERO;
-            servers.push(broker);
-            wait_for_port(port)?;
-        }
         let job = job.to_owned();
-        let mut child = Child { job, who, part: Part::Server, port, control: 0, n, keys };
+        let mut child = Child { job, who, part: Part::Server, port: 0, control: 0, n, keys };
         let mut server = Process::start(command(&child, plan, "server")?)?;
-        let &[port, control] = &*server.read()? else { return Err("no port was told".into()) };
-        servers.push(server);
+        let told = server.read()?;
+        let &[port, control, ref broker @ ..] = &*told else { return Err("no port".into()) };
+        let broker = broker.first().map(|pid| *pid as u32);
         child = Child { part: Part::Client, port: port as u16, control: control as u16, ..child };
-        let mut team = Self { clients: Vec::new(), servers };
+        let mut team = Self { clients: Vec::new(), server, broker };
         for index in 0..clients {
             let client = command(&child, plan, &format!("client{index}"))?;
             team.clients.push(Process::start(client)?);
@@ -79,21 +72,22 @@ impl Team {
         })
     }
 
-    /// Ends the clients and the last server, and gives the last line that each of them said.
+    /// Ends the clients and the server, and gives the last line that each of them said.
     pub(crate) fn finish(mut self) -> Result<Vec<Vec<f64>>> {
         let mut last = Vec::new();
-        for process in self.clients.iter_mut().chain(self.servers.last_mut()) {
+        for process in self.clients.iter_mut().chain([&mut self.server]) {
             last.push(process.finish()?);
         }
         Ok(last)
     }
 
     fn cpu(&self) -> f64 {
-        self.servers.iter().chain(&self.clients).map(Process::cpu).sum()
+        let own = self.clients.iter().chain([&self.server]).map(|process| process.child.id());
+        own.chain(self.broker).map(cpu).sum()
     }
 
     fn memory(&self) -> f64 {
-        self.servers.first().map_or(f64::NAN, Process::memory)
+        memory(self.broker.unwrap_or_else(|| self.server.child.id()))
     }
 }
 
@@ -129,29 +123,11 @@ fn strace(folder: &Path, name: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// A port that nobody listens on, for servers that can't pick one themselves.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn wait_for_port(port: u16) -> Result<()> {
-    let start = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if start.elapsed() > Duration::from_secs(10) {
-            return Err(format!("nobody listens on port {port} after 10 s").into());
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
 /// One process; killed when dropped.
 pub(crate) struct Process {
     child: std::process::Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// How long it has to end by itself, once its input is closed.
-    patience: Duration,
 }
 
 impl Process {
@@ -163,7 +139,7 @@ impl Process {
             .map_err(|error| format!("can't start {command:?}: {error}"))?;
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-        Ok(Self { child, input, output, patience: Duration::from_secs(2) })
+        Ok(Self { child, input, output })
     }
 
     pub(crate) fn write(&mut self, size: u64) -> Result<()> {
@@ -184,28 +160,29 @@ impl Process {
         self.input = None;
         self.read()
     }
-
-    /// Nanoseconds that its threads have run; NaN where the system does not tell.
-    fn cpu(&self) -> f64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
-        let Ok(tasks) = tasks else { return f64::NAN };
-        let run = |task: std::fs::DirEntry| {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<f64>().ok()
-        };
-        // A thread may end between the two looks.
-        tasks.flatten().filter_map(run).sum()
-    }
-
-    /// Bytes of its memory that are resident; NaN where the system does not tell.
-    fn memory(&self) -> f64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let text = text.unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kib.map_or(f64::NAN, |kib| kib * 1024.0)
-    }
 }
+
+/// Nanoseconds that the threads of a process have run; NaN where the system does not tell.
+fn cpu(process: u32) -> f64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else { return f64::NAN };
+    let run = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    // A thread may end between the two looks.
+    tasks.flatten().filter_map(run).sum()
+}
+
+/// Bytes of the memory of a process that are resident; NaN where the system does not tell.
+fn memory(process: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.map_or(f64::NAN, |kib| kib * 1024.0)
+}
+
+/// How long a process has to end by itself, once its input is closed.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -213,7 +190,7 @@ impl Drop for Process {
         self.input = None;
         let start = Instant::now();
         while let Ok(None) = self.child.try_wait() {
-            if start.elapsed() >= self.patience {
+            if start.elapsed() > PATIENCE {
                 // It may have ended by itself just now, which is as well.
                 let _ = self.child.kill();
                 let _ = self.child.wait();

@@ -23,13 +23,8 @@ pub(crate) struct Setting {
 impl Setting {
     /// That of this process.
     pub(crate) fn here(rounds: usize) -> Self {
-        let versions = [
-            ("rustc", said("rustc", &["--version"])),
-            ("nats-server", said("nats-server", &["--version"])),
-            ("redis-server", said("redis-server", &["--version"])),
-            ("node", said("node", &["--version"])),
-        ];
-        let found = versions.into_iter().filter_map(|(name, said)| Some((name.to_owned(), said?)));
+        let programs = ["rustc", "nats-server", "redis-server", "node"];
+        let found = programs.into_iter().filter_map(|name| Some((name.to_owned(), version(name)?)));
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         Self {
             date: said("date", &["-u", "+%F %H:%M UTC"]).unwrap_or_default(),
@@ -54,14 +49,21 @@ impl fmt::Display for Setting {
     }
 }
 
-/// The first line that a program says, without its own name.
+/// The version that a program says it is of.
+fn version(program: &str) -> Option<String> {
+    let text = said(program, &["--version"])?;
+    let words = text.split([' ', '=']).map(|word| word.trim_start_matches('v'));
+    words
+        .into_iter()
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+        .map(str::to_owned)
+}
+
+/// The first line that a program says.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let line = text.lines().next()?.trim();
-    let line = line.strip_prefix(program).unwrap_or(line);
-    let line = line.strip_prefix("Redis server").unwrap_or(line);
-    Some(line.trim_start_matches([' ', ':', '=', 'v']).to_owned())
+    Some(text.lines().next()?.trim().to_owned())
 }
 
 fn cpu() -> Option<String> {

@@ -57,8 +57,7 @@ pub(crate) fn update(plan: &Plan) -> Result<Vec<Row>> {
 
 pub(crate) fn memory(plan: &Plan) -> Result<Vec<Row>> {
     let contest = Contest { paced: false, ..Contest::new(MEMORY, &FEEDS[..5], 256) };
-    let figures =
-        Contest { size: 256 * plan.divisor, ..contest }.run(&Plan { rounds: 3, ..plan.clone() })?;
+    let figures = contest.run(&Plan { rounds: plan.rounds.min(3), ..plan.clone() })?;
     let workload = "memory of the server";
     let figure = "an idle subscribed connection";
     Ok(vec![Row::new(workload, figure, "KiB", Goal::AtMost(16.0)).with(&figures, 2, 1.0 / 1024.0)])

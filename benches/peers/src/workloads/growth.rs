@@ -37,9 +37,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Row>> {
     }
     for &keys in points {
         let (n, units) = (CONNECTIONS, CONNECTIONS);
-        // A multiple of the keys, also of a smoke's fraction.
-        let size = 16_000 * plan.divisor;
-        let contest = Contest { n, units, keys, ..Contest::new(feeds::FAN_OUT, &BOTH[1..], size) };
+        let contest =
+            Contest { n, units, keys, ..Contest::new(feeds::FAN_OUT, &BOTH[1..], 16_000) };
         rows.extend(curve("deliveries, keys", keys, &contest, plan)?);
     }
     Ok(rows)

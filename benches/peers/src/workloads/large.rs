@@ -30,7 +30,7 @@ pub(crate) fn large(plan: &Plan) -> Result<Vec<Row>> {
 
 pub(crate) fn beside(plan: &Plan) -> Result<Vec<Row>> {
     let who = [Who::Raw, Who::Ours, Who::Tonic, Who::Tarpc];
-    let contest = Contest { paced: false, ..Contest::new(BESIDE, &who, 400) };
+    let contest = Contest { paced: false, ..Contest::new(BESIDE, &who, 150) };
     let figures = contest.run(plan)?;
     let workload = "128 B beside 8 MiB answers";
     let row = |figure, unit, goal| Row::new(workload, figure, unit, goal);
@@ -44,7 +44,7 @@ pub(crate) fn beside(plan: &Plan) -> Result<Vec<Row>> {
 /// The p99 of small calls on an idle connection and beside large answers, and their ratio.
 pub(super) async fn measure<P: Pipe>(pipe: &mut P, calls: u64) -> Result<Vec<f64>> {
     let mut times = Vec::new();
-    for _ in 0..calls * 5 {
+    for _ in 0..calls * 10 {
         let start = Instant::now();
         pipe.call(Ask::Echo).await?;
         times.push(start.elapsed().as_nanos() as f64);
