@@ -28,9 +28,13 @@ mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
 #[cfg(target_os = "linux")]
+mod fixture_ledger;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
+#[cfg(target_os = "linux")]
+mod hand_over;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -106,6 +110,7 @@ fn main() -> std::process::ExitCode {
         foreign::TESTS,
         jobs::TESTS,
         listen::TESTS,
+        hand_over::TESTS,
         endings::TESTS,
     ]
     .concat();
