@@ -77,6 +77,7 @@ fn main() -> std::process::ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("--fixture") => return fixture::main(),
         Some("--announce") => return examples::announce::main(),
+        Some("--http") => return examples::http::main(),
         Some("--shared-cache") => return examples::shared_cache::main(),
         _ => {}
     }
