@@ -374,7 +374,7 @@ impl Supervisor {
                     self.panics.panicked(Instant::now(), process, pid);
                 }
             }
-            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+            body @ (Body::Taken(_) | Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
