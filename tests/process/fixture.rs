@@ -103,14 +103,15 @@ pub(crate) fn keys() -> Keys {
 fn describe(keys: &Keys) -> MasterBuilder {
     let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
     let millis = |key: &str| number(key).map(Duration::from_millis);
+    let talks = keys.contains_key("messenger");
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
         .env("FIXTURE_ENV", "from the master");
     if !keys.contains_key("agent_program") {
-        cluster = cluster.agent(agent);
+        cluster = if talks { cluster.agent(talk::agent) } else { cluster.agent(agent) };
     }
     if !keys.contains_key("worker_program") {
-        cluster = cluster.worker(worker);
+        cluster = if talks { cluster.worker(talk::worker) } else { cluster.worker(worker) };
     }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
@@ -126,9 +127,6 @@ fn describe(keys: &Keys) -> MasterBuilder {
     }
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
-    }
-    if keys.contains_key("messenger") {
-        cluster = cluster.agent(talk::agent).worker(talk::worker);
     }
     cluster = fixture_health::describe(cluster, keys);
     cluster = fixture_jobs::describe(cluster, keys);

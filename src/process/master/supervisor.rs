@@ -256,6 +256,8 @@ impl Supervisor {
                     }
                     Action::Terminate { pid } => {
                         self.forget(pid);
+                        #[cfg(feature = "schedule")]
+                        self.jobs.on_leaving(pid);
                         let frames = self.router.on_leaving(pid);
                         self.say(frames);
                         self.signal(pid, Kill::TERM);

@@ -172,6 +172,11 @@ impl Jobs {
         self.office.drain()
     }
 
+    /// A worker is asked to go: it is offered nothing more.
+    pub(in crate::process::master) fn on_leaving(&mut self, pid: u32) {
+        self.office.close(pid);
+    }
+
     /// A process is gone. One that was asked to go takes its jobs along.
     fn gone(&mut self, pid: u32, asked: bool, now: Now) {
         if self.office.dismiss(pid) {

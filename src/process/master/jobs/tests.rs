@@ -594,6 +594,21 @@ fn a_crash_of_all_workers_forgets_nothing_and_the_last_one_unregistering_ends_th
 }
 
 #[test]
+fn one_that_is_asked_to_go_is_offered_nothing_more() {
+    let mut desk = Desk::running(&every(SECOND), &[1, 2]);
+    desk.jobs.on_leaving(1);
+    assert_eq!(desk.status().workers, [2]);
+    for _ in 0..20 {
+        desk.pass(SECOND);
+        let (pid, offer) = desk.begin();
+        assert_eq!(pid, 2);
+        desk.succeed(pid, offer.offer);
+    }
+    desk.stop(1);
+    assert!(!desk.status().ended);
+}
+
+#[test]
 fn in_a_reload_runs_go_to_the_new_ones_once_they_are_ready() {
     let old = every(SECOND);
     let mut desk = Desk::running(&old, &[1, 2]);
