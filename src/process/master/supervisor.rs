@@ -334,6 +334,8 @@ impl Supervisor {
     /// Tells the components that a process is not to be counted on any more.
     fn let_go(&mut self, pid: u32) {
         self.forget(pid);
+        #[cfg(feature = "schedule")]
+        self.jobs.on_leaving(pid);
         let frames = self.router.on_leaving(pid);
         self.say(frames);
     }
