@@ -13,6 +13,8 @@ mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
 #[cfg(target_os = "linux")]
+mod cli_status;
+#[cfg(target_os = "linux")]
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
@@ -21,6 +23,8 @@ mod endings;
 mod examples;
 #[cfg(target_os = "linux")]
 mod fixture;
+#[cfg(target_os = "linux")]
+mod fixture_ask;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
@@ -42,7 +46,11 @@ mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod scale;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
@@ -80,10 +88,13 @@ fn main() -> std::process::ExitCode {
         start::TESTS,
         stop::TESTS,
         restart::TESTS,
+        reload::TESTS,
+        scale::TESTS,
         loss::TESTS,
         identity::TESTS,
         cli_start::TESTS,
         cli_stop::TESTS,
+        cli_status::TESTS,
         cli_logs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
