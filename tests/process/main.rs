@@ -13,6 +13,8 @@ mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
 #[cfg(target_os = "linux")]
+mod cli_status;
+#[cfg(target_os = "linux")]
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
@@ -99,6 +101,7 @@ fn main() -> std::process::ExitCode {
         identity::TESTS,
         cli_start::TESTS,
         cli_stop::TESTS,
+        cli_status::TESTS,
         cli_logs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::channels::ChannelStatus;
 use crate::process::name::ProcessName;
 
 /// The cluster at one moment, as [`MasterHandle::status`](super::MasterHandle::status) gives it.
@@ -82,8 +83,17 @@ pub struct ProcessStatus {
     pub restart_in: Option<Duration>,
     /// How the last one of this name died, if one did.
     pub last_death: Option<DeathStatus>,
-    /// Memory at the last measurement, in bytes.
+    /// Memory that it has in RAM, in bytes.
     pub rss_bytes: Option<u64>,
+    /// Time that it computed for.
+    #[serde(rename = "cpu_seconds", with = "maybe_seconds")]
+    pub cpu: Option<Duration>,
+    /// Whether it was asked for its channels and did not answer within a second: it is stopped, or
+    /// the host has no time for it.
+    pub silent: bool,
+    /// The channels that it takes part in, at most 64. `None` where it did not answer, or is a program
+    /// that is not asked.
+    pub channels: Option<Vec<ChannelStatus>>,
 }
 
 /// Where a process is in its life.
@@ -196,6 +206,9 @@ mod tests {
             restart_in: None,
             last_death: None,
             rss_bytes: None,
+            cpu: None,
+            silent: false,
+            channels: None,
         };
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         let status = Status {

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     answers::Answers,
     build::Builds,
-    channels::{Channels, Inspector},
+    channels::Inspector,
     child::{Child, FromChild, Heard, Launch, Order, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
@@ -26,8 +26,9 @@ use super::{
     liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
     orphans::Orphans,
     panics::Panics,
-    proc::is_debugged,
+    proc::{is_debugged, usage},
     router::{Router, ToPid},
+    status::Status,
 };
 #[cfg(feature = "schedule")]
 use super::{handle::AboutJobs, jobs::Jobs};
@@ -204,13 +205,6 @@ impl Supervisor {
         }
     }
 
-    /// Asks all who are able to answer about their channels.
-    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
-        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
-            self.carry_out(Out::To(pid, question));
-        }
-    }
-
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.dispatcher.next_deadline(),
@@ -238,11 +232,13 @@ impl Supervisor {
             }
             Request::Status(answer) => {
                 // Who asked may have gone.
-                let _ = answer.send(self.dispatcher.status(Instant::now(), self.since));
+                let _ = answer.send(self.status());
                 None
             }
             Request::Inspect(answer) => {
-                self.inspect(answer);
+                for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+                    self.carry_out(Out::To(pid, question));
+                }
                 None
             }
             #[cfg(feature = "schedule")]
@@ -251,6 +247,17 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.dispatcher.status(Instant::now(), self.since);
+        for process in &mut status.processes {
+            if let Some(usage) = process.pid.and_then(usage) {
+                process.rss_bytes = Some(usage.rss_bytes);
+                process.cpu = Some(usage.cpu);
+            }
+        }
+        status
     }
 
     /// Does what is due.
