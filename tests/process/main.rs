@@ -30,9 +30,13 @@ mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
 #[cfg(target_os = "linux")]
+mod fixture_ledger;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
+#[cfg(target_os = "linux")]
+mod hand_over;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -76,6 +80,7 @@ fn main() -> std::process::ExitCode {
     match std::env::var(examples::VARIABLE).as_deref() {
         Ok("announce") => return examples::announce::main(),
         Ok("shared_cache") => return examples::shared_cache::main(),
+        Ok("http") => return examples::http::main(),
         _ => {}
     }
     if std::env::args().nth(1).as_deref() == Some("--fixture") {
@@ -112,6 +117,7 @@ fn main() -> std::process::ExitCode {
         foreign::TESTS,
         jobs::TESTS,
         listen::TESTS,
+        hand_over::TESTS,
         endings::TESTS,
     ]
     .concat();
