@@ -22,6 +22,8 @@ mod examples;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
+mod fixture_ask;
+#[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
@@ -46,7 +48,11 @@ mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod scale;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
@@ -84,6 +90,8 @@ fn main() -> std::process::ExitCode {
         start::TESTS,
         stop::TESTS,
         restart::TESTS,
+        reload::TESTS,
+        scale::TESTS,
         loss::TESTS,
         identity::TESTS,
         cli_start::TESTS,
