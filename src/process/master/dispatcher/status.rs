@@ -43,6 +43,9 @@ impl Slot {
             restart_in: Some(at.saturating_duration_since(now)),
             last_death: self.death_status(now),
             rss_bytes: None,
+            cpu: None,
+            unresponsive: None,
+            panics: 0,
         });
         let lives = self.members.iter().map(|member| ProcessStatus {
             process: self.process,
@@ -54,6 +57,9 @@ impl Slot {
             restart_in: None,
             last_death: self.death_status(now),
             rss_bytes: member.rss,
+            cpu: None,
+            unresponsive: None,
+            panics: 0,
         });
         waits.into_iter().chain(lives).collect()
     }
