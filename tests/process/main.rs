@@ -42,6 +42,8 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod measures;
+#[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
 mod orphans;
@@ -107,6 +109,7 @@ fn main() -> std::process::ExitCode {
         jobs::TESTS,
         listen::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();
