@@ -99,6 +99,8 @@ pub use crate::process::{
 /// The command line of a cluster, for programs that have arguments of their own (feature `cli`).
 #[cfg(all(unix, feature = "cli"))]
 pub mod cli {
+    #[cfg(feature = "schedule")]
+    pub use crate::process::cli::RunJob;
     pub use crate::process::cli::{Command, Logs, Reload, Scale, Start, Status, Stop};
 }
 

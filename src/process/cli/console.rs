@@ -245,6 +245,12 @@ async fn answer(ask: Ask, master: MasterHandle, about: &About) -> Answer {
         }
         Ask::Reload => done(&()),
         Ask::Scale { .. } => done(&()),
+        #[cfg(feature = "schedule")]
+        Ask::RunJob { name } => match master.run_job(name).await {
+            Ok(outcome) if outcome.is_success() => done(&()),
+            Ok(outcome) => Answer::Failed { error: format!("it {outcome}") },
+            Err(error) => Answer::Failed { error: error.to_string() },
+        },
         Ask::Logs => done(&about.logs),
     }
 }

@@ -25,6 +25,8 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
+#[cfg(feature = "schedule")]
+pub use self::args::RunJob;
 pub use self::args::{Command, Logs, Reload, Scale, Start, Status, Stop};
 use self::{client::Client, wire::Ask};
 use super::{MasterBuilder, name::Exit};
@@ -65,6 +67,14 @@ impl Command {
                 let scaled = client.ask::<()>(Ask::Scale { workers }, SILENCE);
                 scaled.map_err(|why| client.error("can't scale", why))?;
                 println!("{} has {workers} workers", instance.title.as_str());
+                Ok(Exit::Clean)
+            }
+            #[cfg(feature = "schedule")]
+            Self::RunJob(RunJob { name, of }) => {
+                let client = Client::require(&of.instance())?;
+                let ran = client.ask::<()>(Ask::RunJob { name: name.clone() }, SILENCE);
+                ran.map_err(|why| client.error(&format!("can't run {name} of"), why))?;
+                println!("{name} is done");
                 Ok(Exit::Clean)
             }
             Self::Logs(logs) => logs::logs(&logs.of.instance(), logs.lines, logs.follow),

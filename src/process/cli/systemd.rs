@@ -10,12 +10,44 @@
 //!
 //! Each comes with a `STATUS` for people. Without `$NOTIFY_SOCKET` nobody is told anything.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::TcpListener, time::Duration};
 
+use listenfd::ListenFd;
 use sd_notify::{NotifyState, notify, watchdog_enabled};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::process::{MasterEvent, MasterHandle};
+use crate::{
+    error::{Error, Result},
+    process::{MasterEvent, MasterHandle},
+};
+
+/// The listening sockets that the service manager gives, by name.
+///
+/// # Errors
+///
+/// One is no TCP socket, has no name, or has the name of another.
+pub(super) fn sockets() -> Result<BTreeMap<String, TcpListener>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    // It looks whether they are for this process, and closes them to its children.
+    let mut given = ListenFd::from_env();
+    let mut sockets = BTreeMap::new();
+    for index in 0..given.len() {
+        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+        let socket = given.take_tcp_listener(index).map_err(|error| {
+            Error::io(format_args!("the service manager's socket {name:?}"), &error)
+        })?;
+        if let Some(socket) = socket
+            && sockets.insert(name.to_owned(), socket).is_some()
+        {
+            return Err(Error::config(format!(
+                "the service manager gives two sockets {name:?}; name each of its own with \
+                 FileDescriptorName="
+            )));
+        }
+    }
+    Ok(sockets)
+}
 
 /// See the [module](self).
 #[derive(Debug)]

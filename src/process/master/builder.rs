@@ -4,7 +4,14 @@
 mod command_line;
 
 use std::{
-    ffi::OsString, fmt, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration,
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -72,6 +79,7 @@ impl Master {
             worker: None,
             launch: Launch::default(),
             listeners: Vec::new(),
+            given: BTreeMap::new(),
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
@@ -96,6 +104,8 @@ pub struct MasterBuilder {
     worker: Option<RoleFn<Worker>>,
     launch: Launch,
     listeners: Vec<Wanted>,
+    /// Sockets that the service manager gives, by name.
+    given: BTreeMap<String, TcpListener>,
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
@@ -493,7 +503,7 @@ impl MasterBuilder {
         }
         let workers = self.workers.unwrap_or_else(default_workers);
         check_workers(workers)?;
-        let listening = listen::bind(&self.listeners)?;
+        let listening = listen::bind(&self.listeners, std::mem::take(&mut self.given))?;
         let (listener, address) = listen::listen((Ipv4Addr::LOCALHOST, 0).into())
             .map_err(|error| Error::io("can't bind the cluster port", &error))?;
         let port = address.port();
