@@ -48,6 +48,8 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod measures;
+#[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
 mod orphans;
@@ -119,6 +121,7 @@ fn main() -> std::process::ExitCode {
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::channels::ChannelStatus;
+use super::liveness::Unresponsive;
 use crate::process::name::ProcessName;
 
 /// The cluster at one moment, as [`MasterHandle::status`](super::MasterHandle::status) gives it.
@@ -83,11 +84,16 @@ pub struct ProcessStatus {
     pub restart_in: Option<Duration>,
     /// How the last one of this name died, if one did.
     pub last_death: Option<DeathStatus>,
-    /// Memory that it has in RAM, in bytes.
+    /// Memory that it has in RAM, in bytes; `None` where the system does not tell.
     pub rss_bytes: Option<u64>,
-    /// Time that it computed for.
+    /// How long it has computed since its start, on all cores together; `None` where the system does
+    /// not tell.
     #[serde(rename = "cpu_seconds", with = "maybe_seconds")]
     pub cpu: Option<Duration>,
+    /// How it does not answer the master, where it does not.
+    pub unresponsive: Option<Unresponsive>,
+    /// How many panics there were in it that did not end it.
+    pub panics: u64,
     /// Whether it was asked for its channels and did not answer within a second: it is stopped, or
     /// the host has no time for it.
     pub silent: bool,
@@ -206,7 +212,9 @@ mod tests {
             restart_in: None,
             last_death: None,
             rss_bytes: None,
-            cpu: None,
+            cpu: Some(Duration::from_millis(2500)),
+            unresponsive: Some(Unresponsive::Frozen),
+            panics: 3,
             silent: false,
             channels: None,
         };
@@ -226,6 +234,8 @@ mod tests {
         assert_eq!(json["last_reload"]["at"], 10.0);
         let process = &json["processes"][0];
         assert_eq!((&process["role"], &process["index"]), (&"worker".into(), &3.into()));
+        assert_eq!(process["cpu_seconds"], 2.5);
+        assert_eq!(process["unresponsive"], "frozen");
         assert_eq!((&process["state"], &process["uptime_seconds"]), (&"ready".into(), &1.5.into()));
         let back: Status = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&back).unwrap(), json);

@@ -23,7 +23,7 @@ use super::{
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
+    liveness::{Judge, Liveness, Remedy, Verdict},
     orphans::Orphans,
     panics::Panics,
     proc::{is_debugged, usage},
@@ -46,6 +46,9 @@ use crate::{
 /// How long the last words and lines of a child that is gone are waited for. They are there already
 /// unless a process that left its group holds them open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often the memory of the processes is measured, where there is a limit to it.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many events of children wait; beyond it their links are not read.
 const QUEUE: usize = 64;
@@ -87,6 +90,7 @@ pub(super) async fn supervise(
     }
     let mut supervisor = Supervisor {
         panics: Panics::new(setup.rules.restart),
+        measure_at: setup.rules.recycle.rss.map(|_| Instant::now() + MEASURE_EVERY),
         on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules, fastrand::u64(..)),
         since: Instant::now(),
@@ -151,6 +155,8 @@ struct Supervisor {
     jobs: Jobs,
     panics: Panics,
     on_worker_panic: Remedy,
+    /// When the processes are measured next, where one may be replaced for it.
+    measure_at: Option<Instant>,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -205,8 +211,34 @@ impl Supervisor {
         }
     }
 
+    /// What the dispatcher knows, and what can be seen of the processes at this moment.
+    fn status(&self) -> Status {
+        let mut status = self.dispatcher.status(Instant::now(), self.since);
+        for process in &mut status.processes {
+            let Some(pid) = process.pid else { continue };
+            if let Some(usage) = usage(pid) {
+                process.rss_bytes = Some(usage.rss_bytes);
+                process.cpu = Some(usage.cpu);
+            }
+            process.unresponsive = self.judge.found(pid);
+            process.panics = self.panics.count(pid);
+        }
+        status
+    }
+
+    /// Measures all processes, for those who are replaced because of what they use.
+    fn measure(&mut self, now: Instant) -> Vec<Event> {
+        if self.measure_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.measure_at = Some(now + MEASURE_EVERY);
+        let rss = |pid: &u32| Some(Event::Measured { pid: *pid, rss: usage(*pid)?.rss_bytes });
+        self.children.keys().filter_map(rss).collect()
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
+            self.measure_at,
             self.dispatcher.next_deadline(),
             self.router.next_deadline(),
             self.judge.next_deadline(),
@@ -249,17 +281,6 @@ impl Supervisor {
         }
     }
 
-    fn status(&self) -> Status {
-        let mut status = self.dispatcher.status(Instant::now(), self.since);
-        for process in &mut status.processes {
-            if let Some(usage) = process.pid.and_then(usage) {
-                process.rss_bytes = Some(usage.rss_bytes);
-                process.cpu = Some(usage.cpu);
-            }
-        }
-        status
-    }
-
     /// Does what is due.
     fn tick(&mut self) -> Option<Result<(), String>> {
         let now = Instant::now();
@@ -271,6 +292,7 @@ impl Supervisor {
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        events.extend(self.measure(now));
         let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
         events.extend(self.panics.take_due(now).into_iter().map(replace));
         events.into_iter().find_map(|event| self.dispatch(event))
@@ -378,6 +400,7 @@ impl Supervisor {
             Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
+                self.panics.note(pid, count);
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
                 if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
                     self.panics.panicked(Instant::now(), process, pid);
@@ -403,14 +426,7 @@ impl Supervisor {
             Verdict::Hangs(pid, how, remedy) => {
                 let process = name(pid)?;
                 self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
-                return match (remedy, how, process) {
-                    (Remedy::Report, ..) => None,
-                    // It may still serve somebody. A second agent can't be there beside the first.
-                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
-                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
-                    }
-                    _ => Some(Event::Hangs { pid, how }),
-                };
+                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
@@ -505,7 +521,8 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.forget(pid);
+            self.judge.forget(pid);
+            self.panics.bury(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }

@@ -46,6 +46,8 @@ impl Slot {
             cpu: None,
             silent: false,
             channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         let lives = self.members.iter().map(|member| ProcessStatus {
             process: self.process,
@@ -60,6 +62,8 @@ impl Slot {
             cpu: None,
             silent: false,
             channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         waits.into_iter().chain(lives).collect()
     }
