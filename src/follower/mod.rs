@@ -69,6 +69,26 @@ pub(crate) async fn close_all() {
     }
 }
 
+/// How a follower stands, for people who look at their cluster.
+#[cfg(all(unix, feature = "process"))]
+#[derive(Debug)]
+pub(crate) struct FollowerReport {
+    pub(crate) channel: String,
+    /// Why there is no link.
+    pub(crate) trouble: Option<Error>,
+    pub(crate) subscriptions: usize,
+    pub(crate) publications: usize,
+    /// Calls that wait for their answer.
+    pub(crate) calls: usize,
+}
+
+/// Reports of all followers of this process. It takes their locks for a moment each.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) fn reports() -> Vec<FollowerReport> {
+    let followers: Vec<_> = FOLLOWERS.iter().filter_map(|follower| follower.upgrade()).collect();
+    followers.into_iter().filter_map(|follower| follower.report()).collect()
+}
+
 /// A follower, which ends when the last clone and the last subscription are dropped.
 #[derive(Clone)]
 pub(crate) struct Follower(Arc<Guard>);
@@ -354,6 +374,27 @@ impl Drop for Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` where it is closed.
+    #[cfg(all(unix, feature = "process"))]
+    fn report(&self) -> Option<FollowerReport> {
+        let trouble = match &*self.status.borrow() {
+            Status::Up => None,
+            Status::Down(error) => Some(error.clone().unwrap_or_else(not_connected)),
+            Status::Refused(error) => Some(error.clone()),
+            Status::Closed => return None,
+        };
+        let bound = self.options.max_in_flight;
+        let calls = bound.saturating_sub(self.in_flight.available_permits());
+        let state = self.lock();
+        Some(FollowerReport {
+            channel: self.channel.clone(),
+            trouble,
+            subscriptions: state.topics.len(),
+            publications: state.publications.len(),
+            calls,
+        })
     }
 
     fn closed(&self) -> Error {

@@ -38,6 +38,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(all(unix, feature = "process"))]
+use dashmap::DashMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -75,6 +77,27 @@ const CLOSE: Duration = Duration::from_secs(2);
 
 /// The leaders of this process that close in the background.
 static CLOSING: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// The leaders of this process that are not dropped, by epoch.
+#[cfg(all(unix, feature = "process"))]
+static LEADERS: LazyLock<DashMap<u64, Weak<Leader>>> = LazyLock::new(DashMap::new);
+
+/// How a leader stands, for people who look at their cluster.
+#[cfg(all(unix, feature = "process"))]
+#[derive(Debug)]
+pub(crate) struct LeaderReport {
+    pub(crate) channel: String,
+    /// Why the client can't be used.
+    pub(crate) trouble: Option<Error>,
+    pub(crate) stats: LeaderStats,
+}
+
+/// Reports of all leaders of this process. It takes their locks for a moment each.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) fn reports() -> Vec<LeaderReport> {
+    let leaders: Vec<_> = LEADERS.iter().filter_map(|leader| leader.upgrade()).collect();
+    leaders.into_iter().filter_map(|leader| leader.report()).collect()
+}
 
 /// A leader. It lives until it is [closed](Leader::close), or dropped by all who hold it and all
 /// its links.
@@ -135,6 +158,8 @@ impl Leader {
     pub(crate) async fn start(setup: Setup, reservation: Option<Reservation>) -> Result<Arc<Self>> {
         let retry = setup.retry_connect;
         let leader = Arc::new(Self::new(setup)?);
+        #[cfg(all(unix, feature = "process"))]
+        LEADERS.insert(leader.epoch, Arc::downgrade(&leader));
         leader.watch_runtime();
         if !retry {
             match leader.connect().await {
@@ -358,6 +383,19 @@ impl Leader {
         self.closing.is_cancelled()
     }
 
+    /// `None` where it is closed.
+    #[cfg(all(unix, feature = "process"))]
+    fn report(&self) -> Option<LeaderReport> {
+        let trouble = match &*self.client.borrow() {
+            Client::Connecting(error) => Some(error.clone().unwrap_or_else(|| {
+                Error::new(ErrorKind::Connect, "the client is not connected yet")
+            })),
+            Client::Ready(_) => self.health.borrow().as_ref().err().cloned(),
+            Client::Closed => return None,
+        };
+        Some(LeaderReport { channel: self.channel.clone(), trouble, stats: self.stats() })
+    }
+
     /// Whether it hands the channel over to the next leader, or has.
     fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
@@ -382,6 +420,8 @@ impl Drop for Leader {
     fn drop(&mut self) {
         // Lets the tasks go that wait for it and hold nothing else.
         self.closing.cancel();
+        #[cfg(all(unix, feature = "process"))]
+        LEADERS.remove(&self.epoch);
     }
 }
 

@@ -34,6 +34,7 @@ use super::schedule::Jobs;
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    inspect,
     messenger::Hub,
     name::{Exit, ProcessName},
     panics,
@@ -70,8 +71,9 @@ pub(super) struct Place {
     #[cfg(feature = "schedule")]
     pub(super) jobs: Arc<Jobs>,
     /// Unbounded, because what it holds is: three things in a life, two answers to each of the
-    /// master's pings, of which few are under way at a time, a panic a second, and what is said of
-    /// jobs and of the runs that are offered, which are bounded.
+    /// master's pings and one to each time that it inspects, of which few are under way at a time,
+    /// a panic a second, and what is said of jobs and of the runs that are offered, which are
+    /// bounded.
     say: mpsc::UnboundedSender<Say>,
 }
 
@@ -271,6 +273,13 @@ impl Control {
                     Ok(Body::ClusterReady(_)) => {
                         hub.open();
                         cluster_ready.send_replace(true);
+                    }
+                    Ok(Body::Inspect(inspect)) => {
+                        let say = say.clone();
+                        // On another thread, since it takes locks that the user's threads hold.
+                        tokio::task::spawn_blocking(move || {
+                            say_soon(&say, Body::Inspected(inspect::answer(inspect)));
+                        });
                     }
                     Ok(Body::Ping(ping)) => {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));

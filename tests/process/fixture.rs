@@ -1,7 +1,7 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
 //! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
-//! `program`, `observer=fail|panic|stop`, `run` (`run().await` in place of `main()`).
+//! `program`, `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run` (`run().await` in place of `main()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
 //! `worker_next=…` (replacements alone):
@@ -15,7 +15,7 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
+//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs` and `fixture_listen.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -29,13 +29,13 @@ use std::{
     time::Duration,
 };
 
-use crate::talk;
+use clap::Parser;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
-    Options, Result, Worker, cluster_client,
+    Options, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_health, fixture_listen};
+use crate::{fixture_health, fixture_jobs, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -56,7 +56,37 @@ pub(crate) fn main() -> ExitCode {
             }
         };
     }
-    cluster.main()
+    cluster.run_blocking()
+}
+
+/// Names the variable with the keys of a fixture whose arguments are those of the command line.
+pub(crate) const KEYS: &str = "FIXTURE_KEYS";
+
+/// A fixture with the command line: the program's own arguments, or with the key `embed` beside
+/// others.
+pub(crate) fn command_line() -> ExitCode {
+    let keys = keys();
+    let cluster = describe(&keys);
+    if !keys.contains_key("embed") {
+        return cluster.main();
+    }
+    let Args { greeting, command } = Args::parse();
+    match command {
+        Some(command) => command.run(cluster.env("GREETING", greeting)),
+        None => {
+            println!("no command, {greeting}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A program with arguments of its own.
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value = "hello", global = true)]
+    greeting: String,
+    #[command(subcommand)]
+    command: Option<cli::Command>,
 }
 
 pub(crate) fn keys() -> Keys {
@@ -64,20 +94,24 @@ pub(crate) fn keys() -> Keys {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
     };
-    std::env::args().skip(2).map(pair).collect()
+    match std::env::var(KEYS) {
+        Ok(keys) => keys.split_whitespace().map(str::to_owned).map(pair).collect(),
+        Err(_) => std::env::args().skip(2).map(pair).collect(),
+    }
 }
 
 fn describe(keys: &Keys) -> MasterBuilder {
     let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
     let millis = |key: &str| number(key).map(Duration::from_millis);
+    let talks = keys.contains_key("messenger");
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
         .env("FIXTURE_ENV", "from the master");
     if !keys.contains_key("agent_program") {
-        cluster = cluster.agent(agent);
+        cluster = if talks { cluster.agent(talk::agent) } else { cluster.agent(agent) };
     }
     if !keys.contains_key("worker_program") {
-        cluster = cluster.worker(worker);
+        cluster = if talks { cluster.worker(talk::worker) } else { cluster.worker(worker) };
     }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
@@ -94,10 +128,8 @@ fn describe(keys: &Keys) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
-    if keys.contains_key("messenger") {
-        cluster = cluster.agent(talk::agent).worker(talk::worker);
-    }
     cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_jobs::describe(cluster, keys);
     cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
@@ -112,6 +144,11 @@ pub(crate) fn say(name: &str, what: &str) {
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
     fixture_listen::observe(&handle, &keys());
+    match observer.split_once(':').unwrap_or((&observer, "")) {
+        ("exit", code) => std::process::exit(code.parse().unwrap()),
+        ("abort", _) => std::process::abort(),
+        _ => {}
+    }
     if let Some(scene) = keys().remove("messenger") {
         tokio::spawn(talk::master(handle.messenger(), scene));
     }
@@ -125,6 +162,7 @@ async fn observe(mut handle: MasterHandle, observer: String) {
             }
             MasterEvent::ClusterReady { port, .. } => {
                 say("master", &format!("cluster-ready {port}"));
+                tokio::spawn(fixture_jobs::by_hand(handle.clone(), keys()));
                 match observer.as_str() {
                     "fail" => handle.fail("the observer has seen enough"),
                     "panic" => panic!("the observer is done for"),
@@ -230,6 +268,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     let behaviour = behaviour(&keys, [replacement, Some(&own), Some("worker")]);
     let (port, count, generation) = (worker.port(), worker.count(), worker.generation());
     say(&name, &format!("runs {port} {generation} of {count}"));
+    fixture_jobs::schedule(&worker, &name, &keys)?;
     before_ready(&behaviour).await?;
     if behaviour == "wait_cluster" {
         worker.cluster_ready().await;

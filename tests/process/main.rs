@@ -7,6 +7,15 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod cli;
+#[cfg(target_os = "linux")]
+mod cli_logs;
+#[cfg(target_os = "linux")]
+mod cli_start;
+#[cfg(target_os = "linux")]
+mod cli_stop;
+#[cfg(target_os = "linux")]
+mod cli_systemd;
 mod endings;
 #[cfg(target_os = "linux")]
 mod examples;
@@ -15,11 +24,15 @@ mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
+mod fixture_jobs;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod jobs;
 #[cfg(target_os = "linux")]
 mod listen;
 #[cfg(target_os = "linux")]
@@ -57,6 +70,9 @@ fn main() -> std::process::ExitCode {
         Some("--shared-cache") => return examples::shared_cache::main(),
         _ => {}
     }
+    if std::env::var_os(fixture::KEYS).is_some() {
+        return fixture::command_line();
+    }
     support::adopt_orphans();
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
@@ -70,12 +86,17 @@ fn main() -> std::process::ExitCode {
         restart::TESTS,
         loss::TESTS,
         identity::TESTS,
+        cli_start::TESTS,
+        cli_stop::TESTS,
+        cli_logs::TESTS,
+        cli_systemd::TESTS,
         messenger::TESTS,
         examples::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        jobs::TESTS,
         listen::TESTS,
         endings::TESTS,
     ]

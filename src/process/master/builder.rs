@@ -1,7 +1,17 @@
-//! [`Master::builder`]: what the cluster consists of, and the two ways to run it.
+//! [`Master::builder`]: what the cluster consists of, and the ways to run it.
+
+#[cfg(feature = "cli")]
+mod command_line;
 
 use std::{
-    ffi::OsString, fmt, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration,
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -68,6 +78,7 @@ impl Master {
             worker: None,
             launch: Launch::default(),
             listeners: Vec::new(),
+            given: BTreeMap::new(),
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
@@ -77,6 +88,7 @@ impl Master {
             on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
+            console: None,
         }
     }
 }
@@ -90,6 +102,8 @@ pub struct MasterBuilder {
     worker: Option<RoleFn<Worker>>,
     launch: Launch,
     listeners: Vec<Wanted>,
+    /// Sockets that the service manager gives, by name.
+    given: BTreeMap<String, TcpListener>,
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
@@ -99,6 +113,8 @@ pub struct MasterBuilder {
     on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
+    /// The command line's own observer.
+    console: Option<Observe>,
 }
 
 impl fmt::Debug for MasterBuilder {
@@ -291,7 +307,7 @@ impl MasterBuilder {
     }
 
     /// Runs the functions of agent and workers on a current-thread runtime. Default: a
-    /// multi-thread one. It concerns [`main`](Self::main) alone.
+    /// multi-thread one. Where the program has made the runtime, in [`run`](Self::run), it has no effect.
     pub fn current_thread(mut self) -> Self {
         self.current_thread = true;
         self
@@ -309,37 +325,59 @@ impl MasterBuilder {
         self
     }
 
-    /// Runs the cluster: in the master until the cluster has stopped, in a child until its function
-    /// is done. It makes the runtimes itself, takes SIGTERM, SIGINT and SIGQUIT, and prints what
+    /// Runs the cluster, and makes the runtimes for it: in the master until the cluster has stopped,
+    /// in a child until its function is done. It takes SIGTERM, SIGINT and SIGQUIT, and prints what
     /// went wrong. Call it first in `main`, outside any runtime, and return what it returns.
     ///
-    /// The code is that of an [`Exit`]: 0, 1, or 101 after a panic. A child that loses its master
-    /// does not return; it exits with 110.
+    /// With the feature `cli` it also reads the program's arguments: `start`, `stop`, `status` and
+    /// the other commands of `cli::Command`; without arguments the cluster runs in the foreground. A
+    /// program that has arguments of its own embeds `cli::Command`, or uses
+    /// [`run_blocking`](Self::run_blocking) or [`run`](Self::run).
+    ///
+    /// The code is that of an [`Exit`]. A child that loses its master does not return; it exits with
+    /// 110.
     pub fn main(self) -> ExitCode {
+        #[cfg(feature = "cli")]
+        return self.live_or(crate::process::cli::main);
+        #[cfg(not(feature = "cli"))]
+        return self.run_blocking();
+    }
+
+    /// As [`main`](Self::main), and leaves the program's arguments alone, whatever the features.
+    pub fn run_blocking(self) -> ExitCode {
+        self.live_or(Self::lead)
+    }
+
+    /// In a child, lives its life; elsewhere does something else. Prints what went wrong.
+    pub(in crate::process) fn live_or(
+        self,
+        otherwise: impl FnOnce(Self) -> Result<Exit>,
+    ) -> ExitCode {
         let in_a_runtime =
             || Error::config("`main` starts its own runtimes; in a runtime, await `run` instead");
         let outcome = match identify() {
             Ok(_) if runtime::Handle::try_current().is_ok() => Err(in_a_runtime()),
-            Ok(Identity::Master) => self.main_of_master(),
-            Ok(Identity::Child(inheritance)) => self.main_of_child(*inheritance),
+            Ok(Identity::Master) => otherwise(self),
+            Ok(Identity::Child(inheritance)) => {
+                self.main_of_child(*inheritance).map(|()| Exit::Clean)
+            }
             Ok(Identity::Orphan) => refuse_orphan(),
             Err(error) => Err(error),
         };
-        let exit = match outcome {
-            Ok(()) => Exit::Clean,
-            Err(error) => {
-                report(&error);
-                if error.kind() == ErrorKind::Panicked { Exit::Panicked } else { Exit::Failed }
-            }
-        };
+        let exit = outcome.unwrap_or_else(|error| {
+            report(&error);
+            if error.kind() == ErrorKind::Panicked { Exit::Panicked } else { Exit::Failed }
+        });
         ExitCode::from(u8::try_from(exit.code()).unwrap_or(1))
     }
 
-    fn main_of_master(self) -> Result<()> {
+    /// Is the master, until the cluster has stopped.
+    pub(in crate::process) fn lead(self) -> Result<Exit> {
         let setup = self.set_up()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
-        runtime.block_on(supervise(setup, mpsc::unbounded_channel()))
+        runtime.block_on(supervise(setup, mpsc::unbounded_channel()))?;
+        Ok(Exit::Clean)
     }
 
     fn main_of_child(self, inheritance: Inheritance) -> Result<()> {
@@ -434,11 +472,8 @@ impl MasterBuilder {
                 self.restart.shortest, self.restart.longest
             )));
         }
-        let workers = match self.workers {
-            Some(workers) => workers,
-            None => thread::available_parallelism().map_or(1, |count| count.get() as u32),
-        };
-        let listening = listen::bind(&self.listeners)?;
+        let workers = self.workers.unwrap_or_else(default_workers);
+        let listening = listen::bind(&self.listeners, std::mem::take(&mut self.given))?;
         let (listener, address) = listen::listen((Ipv4Addr::LOCALHOST, 0).into())
             .map_err(|error| Error::io("can't bind the cluster port", &error))?;
         let port = address.port();
@@ -456,8 +491,8 @@ impl MasterBuilder {
             liveness: self.liveness,
             #[cfg(feature = "schedule")]
             environment: self.environment.take().or_else(environment),
+            observers: self.observe.take().into_iter().chain(self.console.take()).collect(),
             on_worker_panic: self.on_worker_panic,
-            observe: self.observe.take(),
         };
         Ok(setup)
     }
@@ -494,8 +529,12 @@ fn environment() -> Option<String> {
     std::env::var("CLUSTER_CLIENT_ENV").ok().filter(|name| !name.is_empty())
 }
 
+fn default_workers() -> u32 {
+    thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
 /// Says what went wrong where it will be seen: in the log, or without one on stderr.
-fn report(error: &Error) {
+pub(in crate::process) fn report(error: &Error) {
     if tracing::dispatcher::has_been_set() {
         tracing::error!("{error}");
     } else {

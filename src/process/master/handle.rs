@@ -7,9 +7,9 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::event::MasterEvent;
 #[cfg(feature = "schedule")]
 use super::jobs::Answer;
+use super::{channels::Channels, event::MasterEvent};
 use crate::process::messenger::{Hub, Messenger};
 #[cfg(feature = "schedule")]
 use crate::{
@@ -25,6 +25,8 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
+    /// What channels the processes take part in; answered within about a second.
+    Inspect(oneshot::Sender<Channels>),
     /// Something about jobs.
     #[cfg(feature = "schedule")]
     Jobs(AboutJobs),

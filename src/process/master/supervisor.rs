@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    channels::{Channels, Inspector},
     child::{Child, FromChild, Heard, Launch, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
@@ -55,8 +56,8 @@ pub(super) struct Setup {
     /// The environment that jobs are told apart by.
     #[cfg(feature = "schedule")]
     pub(super) environment: Option<String>,
+    pub(super) observers: Vec<Observe>,
     pub(super) on_worker_panic: Remedy,
-    pub(super) observe: Option<Observe>,
 }
 
 /// Runs the whole life of the cluster, on a current-thread runtime, so that all children have the
@@ -71,19 +72,17 @@ pub(super) async fn supervise(
     let deaths = signal(SignalKind::child()).map_err(no_signals)?;
     let mut signals = (Stops::new().map_err(no_signals)?, deaths);
     let (hears, heard) = mpsc::channel(QUEUE);
-    let (tell, told) = broadcast::channel(EVENTS);
+    let tell = broadcast::Sender::new(EVENTS);
     let hub = Hub::new();
-    let observer = match setup.observe {
-        Some(observe) => {
-            let port = setup.shared.port;
-            let listening = &setup.shared.listening;
-            let listening = listening.iter().map(|one| (one.name.clone(), one.address)).collect();
-            let handle = MasterHandle::new(asks.clone(), told, Arc::clone(&hub), port, listening);
-            let started = start_observer(observe, handle);
-            Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
-        }
-        None => None,
-    };
+    let mut observers = Vec::new();
+    for observe in setup.observers {
+        let listening = &setup.shared.listening;
+        let listening = listening.iter().map(|one| (one.name.clone(), one.address)).collect();
+        let (told, hub, port) = (tell.subscribe(), Arc::clone(&hub), setup.shared.port);
+        let handle = MasterHandle::new(asks.clone(), told, hub, port, listening);
+        let started = start_observer(observe, handle);
+        observers.push(started.map_err(|error| Error::io("can't start the observer", &error))?);
+    }
     let mut supervisor = Supervisor {
         panics: Panics::new(setup.rules.restart),
         on_worker_panic: setup.on_worker_panic,
@@ -98,6 +97,7 @@ pub(super) async fn supervise(
         #[cfg(feature = "schedule")]
         jobs: Jobs::new(setup.environment, Now::read()),
         orphans: Orphans::adopt(),
+        inspector: Inspector::default(),
         tell,
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
@@ -107,16 +107,14 @@ pub(super) async fn supervise(
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
     hub.close();
-    wait_for_observer(observer, stop_timeout).await;
+    wait_for_observers(observers, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
 }
 
-/// The observer gets the time to say its last; what it does beyond that is cut off by the exit.
-async fn wait_for_observer(observer: Option<oneshot::Receiver<()>>, limit: Duration) {
-    if let Some(observer) = observer
-        && timeout(limit, observer).await.is_err()
-    {
-        tracing::warn!("the observer has not ended with the cluster; leaving it");
+/// Observers get the time to say their last; what they do beyond that is cut off by the exit.
+async fn wait_for_observers(observers: Vec<oneshot::Receiver<()>>, limit: Duration) {
+    if timeout(limit, futures::future::join_all(observers)).await.is_err() {
+        tracing::warn!("an observer has not ended with the cluster; leaving it");
     }
 }
 
@@ -137,6 +135,8 @@ struct Supervisor {
     /// The messenger of the program around the master, which the router has for one process more.
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
+    /// Asks the processes about their channels.
+    inspector: Inspector,
     judge: Judge,
     #[cfg(feature = "schedule")]
     jobs: Jobs,
@@ -179,6 +179,10 @@ impl Supervisor {
                         self.ask_jobs(about);
                         continue;
                     }
+                    Request::Inspect(answer) => {
+                        self.inspect(answer);
+                        continue;
+                    }
                 },
                 Some(()) = deaths.recv() => {
                     self.reap();
@@ -197,6 +201,13 @@ impl Supervisor {
         }
     }
 
+    /// Asks all who are able to answer about their channels.
+    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
+        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+            self.carry_out(Out::To(pid, question));
+        }
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.dispatcher.next_deadline(),
@@ -205,6 +216,7 @@ impl Supervisor {
             self.panics.next_deadline(),
             #[cfg(feature = "schedule")]
             self.jobs.next_deadline(),
+            self.inspector.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -216,6 +228,7 @@ impl Supervisor {
         self.say(frames);
         #[cfg(feature = "schedule")]
         self.with_jobs(|jobs, now| jobs.handle_tick(now));
+        self.inspector.handle_tick(now);
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
@@ -231,6 +244,7 @@ impl Supervisor {
         while let Some(event) = events.pop_front() {
             if let Event::Said { pid, words: Words::Taken { answers_pings: true }, .. } = event {
                 self.judge.take(pid);
+                self.inspector.watch(pid);
             }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
@@ -285,6 +299,7 @@ impl Supervisor {
                 // An answer never ends anything.
                 let _ = verdict.and_then(|verdict| self.carry_out_verdict(verdict));
             }
+            Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
@@ -349,6 +364,7 @@ impl Supervisor {
     /// A process is gone, or leaves, and is not watched over any more.
     fn forget(&mut self, pid: u32) {
         self.judge.forget(pid);
+        self.inspector.forget(pid);
         self.panics.forget(pid);
     }
 

@@ -181,7 +181,7 @@ pub(crate) fn cluster(child: &Child) -> ExitCode {
             let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
             master.stop();
         })
-        .main()
+        .run_blocking()
 }
 
 async fn run_agent(agent: Agent, stage: u16) -> Result<()> {
