@@ -33,12 +33,25 @@ use crate::{
 /// process, is dropped before it.
 pub(super) async fn run(
     shared: Arc<Shared>,
+    status: watch::Receiver<Status>,
+    dial: Box<dyn Dial>,
+    liveness: Option<Arc<Liveness>>,
+) {
+    let _shut = ShutOnDrop(&shared);
+    tokio::select! {
+        biased;
+        () = keep_registered(&shared, status, dial, liveness) => {}
+        () = shared.watch_deadlines() => {}
+    }
+}
+
+async fn keep_registered(
+    shared: &Arc<Shared>,
     mut status: watch::Receiver<Status>,
     mut dial: Box<dyn Dial>,
     liveness: Option<Arc<Liveness>>,
 ) {
-    let _shut = ShutOnDrop(&shared);
-    let channel = Follower::registration(&shared);
+    let channel = Follower::registration(shared);
     let mut backoff = Backoff::new(shared.options.reconnect);
     loop {
         let dialed = {
@@ -166,32 +179,25 @@ impl Shared {
         for topic in topics {
             self.send_subscribe(&mut state, topic);
         }
-        let mut calls: Vec<u64> = state
-            .requests
-            .iter()
-            .filter(|(_, request)| matches!(request, Request::Call(_)))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut calls: Vec<u64> = state.requests.calls().map(|(id, _)| id).collect();
         calls.sort_unstable();
         let now = Instant::now();
         let mut refused = Vec::new();
         for id in calls {
-            let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
+            let Some(pending) = state.requests.call(id) else { continue };
             let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(&pending.args));
             if let Err(error) = fits {
-                refused.extend(state.requests.remove(&id).map(|request| (request, error)));
+                refused.push((id, error));
             } else if pending.deadline() > now {
                 let _ = link.replay(pending.frame(id, now), Some(id));
-            } else if pending.is_abandoned() {
-                state.requests.remove(&id);
+            } else if pending.is_abandoned {
+                state.requests.close(id);
             }
             // Else its caller is about to notice, and takes it off the table.
         }
         drop(state);
-        for (request, error) in refused {
-            if let Request::Call(pending) = request {
-                pending.answer(Err(error.into()));
-            }
+        for (id, error) in refused {
+            self.answer(id, Err(error.into()));
         }
         self.status.send_if_modified(|now| {
             let open = !matches!(now, Status::Closed);
@@ -211,8 +217,7 @@ impl Shared {
         if let Err(error) = registered.check_size(&args) {
             return self.note_replay_failure(key.0, &error);
         }
-        state.last_id += 1;
-        let id = state.last_id;
+        let id = state.requests.next_id();
         let timeout_ms = u32::try_from(self.options.call_timeout.as_millis()).unwrap_or(u32::MAX);
         let publish = pb::Publish { method: key.0 as u32, timeout_ms };
         let _ = registered.link.replay(Frame::with_payload(id, publish, args).in_order(), None);
@@ -234,10 +239,7 @@ impl Shared {
     /// published, so it is tried until it is taken or withdrawn.
     fn replay_later(self: &Arc<Self>, generation: u64, key: (usize, Bytes), failures: u32) {
         self.later(generation, failures, move |shared, state| {
-            let changes = |request: &Request| {
-                matches!(request, Request::Call(pending) if pending.concerns(&key))
-            };
-            if state.requests.values().any(changes) {
+            if state.requests.calls().any(|(_, pending)| pending.concerns(&key)) {
                 // It must not overtake what was asked for since.
                 shared.replay_later(generation, key, failures);
             } else {
@@ -271,30 +273,27 @@ impl Shared {
         let mut state = self.lock();
         state.link = None;
         let mut failed = Vec::new();
-        let requests = std::mem::take(&mut state.requests);
-        for (id, request) in requests {
-            match request {
-                Request::Call(mut pending) if pending.survives_link() => {
-                    pending.is_sent = false;
-                    state.requests.insert(id, Request::Call(pending));
-                }
-                Request::Call(pending) => failed.push(pending),
-                Request::Subscribe(_) | Request::Replay(..) => {}
+        for (id, pending) in state.requests.calls_mut() {
+            if pending.survives_link() {
+                pending.is_sent = false;
+            } else {
+                failed.push(id);
             }
         }
+        state.requests.link_is_lost();
         for entry in state.topics.values_mut() {
             entry.request = 0;
             entry.topic.drop_items();
         }
         drop(state);
         self.note_down(Status::Down(Some(reason.clone())));
-        for pending in failed {
+        for id in failed {
             let lost = Error::new(
                 ErrorKind::LeaderLost,
                 "the leader was lost after the call was sent; it may have run. Mark the method \
                  idempotent to have it sent again",
             );
-            pending.answer(Err(lost.with_source(reason.clone()).into()));
+            self.answer(id, Err(lost.with_source(reason.clone()).into()));
         }
     }
 }
@@ -315,24 +314,27 @@ struct LinkEnd<'a> {
 impl LinkEnd<'_> {
     fn result(&self, id: u64, result: pb::Result, payload: Bytes) {
         let mut state = self.shared.lock();
-        let Some(request) = state.requests.remove(&id) else { return };
-        match request {
-            Request::Call(pending) => {
-                pending.note_publication(&mut state, result.error.is_none());
-                drop(state);
-                pending.answer(match result.error {
-                    Some(error) => Err(Failure::from(error)),
-                    None => Ok(payload),
-                });
+        if let Some(pending) = state.requests.call(id) {
+            match pending.published(result.error.is_none()) {
+                Some((key, Some(args))) => drop(state.publications.insert(key, args)),
+                Some((key, None)) => drop(state.publications.remove(&key)),
+                None => {}
             }
-            Request::Replay(key, failures) => {
-                drop(state);
-                if let Some(error) = result.error {
-                    self.shared.note_replay_failure(key.0, &error.into());
-                    self.shared.replay_later(self.generation, key, failures + 1);
-                }
+            let reply = match result.error {
+                Some(error) => Err(Failure::from(error)),
+                None => Ok(payload),
+            };
+            let waker = state.requests.answer(id, reply);
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
             }
-            Request::Subscribe(_) => {}
+        } else if let Some(Request::Replay(key, failures)) = state.requests.remove(id) {
+            drop(state);
+            if let Some(error) = result.error {
+                self.shared.note_replay_failure(key.0, &error.into());
+                self.shared.replay_later(self.generation, key, failures + 1);
+            }
         }
     }
 
@@ -365,7 +367,7 @@ impl LinkEnd<'_> {
 
     fn subscribed(&mut self, id: u64, result: pb::SubscribeResult) {
         let mut state = self.shared.lock();
-        let Some(Request::Subscribe(topic)) = state.requests.remove(&id) else { return };
+        let Some(Request::Subscribe(topic)) = state.requests.remove(id) else { return };
         if let Some(refused) = result.refused {
             return self.refused(state, topic, &refused.into());
         }
@@ -444,7 +446,7 @@ impl Endpoint for LinkEnd<'_> {
     fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {
         let mut state = self.shared.lock();
         for id in ids {
-            if let Some(Request::Call(pending)) = state.requests.get_mut(&id) {
+            if let Some(pending) = state.requests.call_mut(id) {
                 pending.is_sent = true;
             }
         }

@@ -37,9 +37,6 @@ pub(super) struct Run {
 impl Run {
     /// A run is not longer, so that what is urgent need not wait for the end of one.
     const MAX: usize = PART;
-
-    /// The memory that a link keeps while it is busy.
-    const KEPT: usize = 2 * Self::MAX;
 }
 
 impl Queue {
@@ -97,15 +94,15 @@ impl Queue {
 
     /// Hands everything on.
     pub(crate) fn move_to(&mut self, batch: &mut Batch) {
-        self.bytes = 0;
+        let bytes = std::mem::take(&mut self.bytes);
         for item in self.items.drain(..) {
             batch.push_item(item);
         }
-        if let Some(run) = batch.take_spare()
-            && run.bytes.capacity() <= Run::KEPT
-        {
+        if let Some(run) = batch.take_spare() {
             self.spare = run;
         }
+        // What comes next is as much as what came last, mostly. Nothing has to be moved now.
+        self.spare.bytes.reserve(bytes.min(Run::MAX));
     }
 
     /// Forgets everything.
