@@ -21,6 +21,9 @@ protoc_works() {
 missing_packages() {
   command -v etcd >/dev/null || echo etcd-server
   protoc_works || echo protobuf-compiler libprotobuf-dev
+  # A worker in another language, and namespaces of their own.
+  command -v python3 >/dev/null || echo python3
+  command -v unshare >/dev/null || echo util-linux
 }
 
 install_missing() {
@@ -36,15 +39,18 @@ install_missing() {
     return 0
   fi
   {
-    echo "The tests need etcd (a server of their own, which they start and stop themselves) and protoc."
+    echo "The tests need etcd (a server of their own, which they start and stop themselves), protoc,"
+    echo "python3 and unshare."
     echo "On Debian and Ubuntu:  sudo apt-get install ${packages[*]}"
-    echo "Elsewhere: etcd 3.4 or newer and protoc 3.15 or newer with its include files, in PATH."
+    echo "Elsewhere: etcd 3.4 or newer, protoc 3.15 or newer with its include files, Python 3.9 or newer"
+    echo "and unshare of util-linux, in PATH."
   } >&2
   return 1
 }
 
 install_missing
 if [ "$#" -eq 0 ]; then
-  set -- --workspace
+  # Not the benches beside other frameworks, which take those to be built.
+  set -- --workspace --exclude peers
 fi
 exec cargo test --all-features --no-fail-fast "$@"

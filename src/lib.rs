@@ -54,6 +54,9 @@
 //! # Features
 //!
 //! - `process` (default, unix): [`Master`], [`Agent`] and [`Worker`].
+//! - `schedule` (unix): jobs by cron or interval in the workers, [`Schedule`].
+//! - `cli` (unix): `Master::builder()….main()` gives the program the commands `start`, `stop`,
+//!   `status`, `reload`, `scale` and `logs`; see [`cli::Command`] and `docs/operations.md`.
 
 // The documentation's examples are written as users write them.
 extern crate self as cluster_client;
@@ -88,6 +91,16 @@ pub use crate::process::{
     MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
     Remedy, Sent, Unresponsive, Worker,
 };
+#[cfg(all(unix, feature = "schedule"))]
+pub use crate::process::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
+};
+/// The command line of a cluster, for programs that have arguments of their own (feature `cli`).
+#[cfg(all(unix, feature = "cli"))]
+pub mod cli {
+    pub use crate::process::cli::{Command, Logs, Reload, Scale, Start, Status, Stop};
+}
+
 pub use crate::{
     cluster::{
         Builder, Change, Cluster, ClusterClient, Deliveries, Delivery, Role, State, Subscription,

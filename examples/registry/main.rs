@@ -1,9 +1,11 @@
 //! One agent holds the connection to a registry, N workers use it as if each had its own.
 //!
 //! ```sh
-//! cargo run --example registry                            # a show of ten seconds at most
-//! cargo run --example registry -- --workers 8             # with more workers
-//! cargo run --example registry -- --workers 4 --keep      # stays up; ctrl-c stops it
+//! cargo run --example registry                                # a show of ten seconds at most
+//! cargo run --example registry -- --workers 8                 # with more workers
+//! cargo run --example registry -- start                       # stays up; ctrl-c stops it
+//! cargo run --example registry -- start --daemon --workers 4  # stays up in the background
+//! cargo run --example registry -- status                      # and reload, scale 6, logs, stop
 //! ```
 //!
 //! The registry itself is in `upstream.rs`, the client of it in `client.rs`. `stage.rs` and
@@ -16,7 +18,8 @@ mod upstream;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode};
 
-use cluster_client::{Agent, Change, Cluster, Master, MasterBuilder, Worker};
+use clap::Parser;
+use cluster_client::{Agent, Change, Cluster, Master, MasterBuilder, Worker, cli::Command};
 
 use crate::{
     client::{Registration, RegistryClient, RegistryOptions},
@@ -29,44 +32,55 @@ const SERVICE: &str = "demo.DemoService";
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
+/// One agent holds the connection to a registry, N workers use it as if each had its own. Without a
+/// command: a show, in which processes are killed, of ten seconds at most.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many workers the show has
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=250))]
+    workers: u32,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
 fn main() -> ExitCode {
-    let args = match Args::parse(std::env::args().skip(1)) {
-        Ok(Some(args)) => args,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
+    // Agent and workers get the same arguments, so that this is the same in every process.
+    let Args { workers, command } = Args::parse();
+    // They find the registry and the stage by these, which the first process sets.
+    let outcome = match (address(REGISTRY), command) {
+        (Some(registry), command) => {
+            Ok(command.unwrap_or_default().run(cluster(registry, address(STAGE))))
         }
-        Err(problem) => {
-            eprintln!("{problem}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        (None, Some(command)) => Upstream::start()
+            .map(|upstream| command.run(cluster(upstream.address(), None).workers(workers))),
+        (None, None) => give_show(workers),
     };
-    // The children find the registry and the stage by these, which the first process sets.
-    match (address(REGISTRY), address(STAGE)) {
-        (Some(registry), Some(stage)) => cluster(args, registry, stage).main(),
-        _ => match (Upstream::start(), Stage::open()) {
-            (Ok(upstream), Ok(stage)) => cluster(args, upstream.address(), stage.address())
-                .observe(move |master| show::run(master, stage, upstream, args))
-                .main(),
-            (Err(error), _) | (_, Err(error)) => {
-                eprintln!("can't listen: {error}");
-                ExitCode::FAILURE
-            }
-        },
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("can't listen: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn give_show(workers: u32) -> std::io::Result<ExitCode> {
+    let (upstream, stage) = (Upstream::start()?, Stage::open()?);
+    let cluster = cluster(upstream.address(), Some(stage.address())).workers(workers);
+    let show = move |master| show::run(master, stage, upstream, workers as usize);
+    Ok(cluster.observe(show).run_blocking())
 }
 
 /// The cluster, as each of its processes describes it.
-fn cluster(args: Args, registry: SocketAddr, stage: SocketAddr) -> MasterBuilder {
-    Master::builder()
-        .workers(args.workers)
-        .env(REGISTRY, registry.to_string())
-        .env(STAGE, stage.to_string())
+fn cluster(registry: SocketAddr, stage: Option<SocketAddr>) -> MasterBuilder {
+    let mut cluster = Master::builder().env(REGISTRY, registry.to_string());
+    if let Some(stage) = stage {
+        cluster = cluster.env(STAGE, stage.to_string());
+    }
+    cluster
         .agent(move |agent| run_agent(agent, registry, stage))
         .worker(move |worker| run_worker(worker, stage))
 }
 
-async fn run_agent(agent: Agent, registry: SocketAddr, stage: SocketAddr) -> Outcome {
+async fn run_agent(agent: Agent, registry: SocketAddr, stage: Option<SocketAddr>) -> Outcome {
     let actor = Actor::enter(stage, "agent".to_owned())?;
     let options = RegistryOptions { address: registry };
     let client = agent.cluster::<RegistryClient>(options).await?;
@@ -77,7 +91,7 @@ async fn run_agent(agent: Agent, registry: SocketAddr, stage: SocketAddr) -> Out
     Ok(())
 }
 
-async fn run_worker(worker: Worker, stage: SocketAddr) -> Outcome {
+async fn run_worker(worker: Worker, stage: Option<SocketAddr>) -> Outcome {
     let actor = Actor::enter(stage, format!("worker {}", worker.index()))?;
     let registry = worker.cluster::<RegistryClient>().await?;
     let mut urls = registry.subscribe(SERVICE);
@@ -111,37 +125,4 @@ const STAGE: &str = "EXAMPLE_STAGE";
 
 fn address(variable: &str) -> Option<SocketAddr> {
     std::env::var(variable).ok()?.parse().ok()
-}
-
-const USAGE: &str = "usage: registry [--workers N] [--keep]
-
-  --workers N   how many workers to run, at least 2 (default 3)
-  --keep        stay up until ctrl-c, and kill nobody";
-
-/// What the user asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Args {
-    workers: u32,
-    keep: bool,
-}
-
-impl Args {
-    /// What the arguments say; `None` where they ask for help.
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
-        let mut parsed = Self { workers: 3, keep: false };
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--help" | "-h" => return Ok(None),
-                "--keep" => parsed.keep = true,
-                "--workers" => {
-                    let number = args.next().and_then(|number| number.parse().ok());
-                    parsed.workers = number
-                        .filter(|number| (2..=250).contains(number))
-                        .ok_or("--workers takes a number from 2 to 250")?;
-                }
-                other => return Err(format!("unknown argument {other}")),
-            }
-        }
-        Ok(Some(parsed))
-    }
 }

@@ -5,31 +5,20 @@ use std::{
     time::Duration,
 };
 
-use cluster_client::{MasterEvent, MasterHandle};
+use cluster_client::MasterHandle;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
 use crate::{
-    Args, SERVICE,
+    SERVICE,
     stage::{Line, Saw, Stage},
     upstream::{Upstream, Visit},
 };
 
 /// Runs in the first process, beside the master.
-pub(crate) async fn run(mut master: MasterHandle, stage: Stage, upstream: Upstream, args: Args) {
+pub(crate) async fn run(master: MasterHandle, stage: Stage, upstream: Upstream, workers: usize) {
     println!("the cluster port is {}", master.port());
-    if args.keep {
-        println!("up until ctrl-c");
-        while let Some(event) = master.next_event().await {
-            match event {
-                MasterEvent::Started { process, pid, .. } => println!("{process} is pid {pid}"),
-                MasterEvent::Died(death) => println!("{death}"),
-                _ => {}
-            }
-        }
-        return;
-    }
-    let mut show = Show { stage, upstream, workers: args.workers as usize };
+    let mut show = Show { stage, upstream, workers };
     match timeout(PATIENCE, show.play()).await {
         Ok(()) => master.stop(),
         Err(_) => master.fail(format!("not all of it happened within {PATIENCE:?}")),

@@ -1,5 +1,6 @@
-//! Where the processes say what they see: lines to the first process, which prints them, and waits
-//! until they say what it expects. It has nothing to do with the registry.
+//! Where the processes say what they see. In the show: to the first process, which prints it, and
+//! waits until they say what it expects; without a stage: to their stdout. It has nothing to do with
+//! the registry.
 
 use std::{
     fmt,
@@ -36,15 +37,20 @@ pub(crate) enum Saw {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  {:<9} pid {:<7} ", self.who, self.pid)?;
-        match &self.saw {
-            Saw::Leads => write!(f, "holds the real client"),
-            Saw::Config(config) => write!(f, "got the config {config:?}"),
-            Saw::Urls(urls) => write!(f, "sees {} URLs: {}", urls.len(), urls.join(" ")),
-            Saw::Stale(cause, urls) => {
+        write!(f, "  {:<9} pid {:<7} {}", self.who, self.pid, self.saw)
+    }
+}
+
+impl fmt::Display for Saw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leads => write!(f, "holds the real client"),
+            Self::Config(config) => write!(f, "got the config {config:?}"),
+            Self::Urls(urls) => write!(f, "sees {} URLs: {}", urls.len(), urls.join(" ")),
+            Self::Stale(cause, urls) => {
                 write!(f, "is stale: {cause}; still reads {} URLs", urls.len())
             }
-            Saw::Live(urls) => write!(f, "is live again with {} URLs", urls.len()),
+            Self::Live(urls) => write!(f, "is live again with {} URLs", urls.len()),
         }
     }
 }
@@ -53,19 +59,21 @@ impl fmt::Display for Line {
 #[derive(Clone)]
 pub(crate) struct Actor {
     who: String,
-    stage: Arc<Mutex<TcpStream>>,
+    stage: Option<Arc<Mutex<TcpStream>>>,
 }
 
 impl Actor {
-    pub(crate) fn enter(stage: SocketAddr, who: String) -> io::Result<Self> {
-        Ok(Self { who, stage: Arc::new(Mutex::new(TcpStream::connect(stage)?)) })
+    pub(crate) fn enter(stage: Option<SocketAddr>, who: String) -> io::Result<Self> {
+        let stage = stage.map(TcpStream::connect).transpose()?;
+        Ok(Self { who, stage: stage.map(|stage| Arc::new(Mutex::new(stage))) })
     }
 
     pub(crate) fn say(&self, saw: Saw) {
+        let Some(stage) = &self.stage else { return println!("{saw}") };
         let line = Line { who: self.who.clone(), pid: std::process::id(), saw };
         let Ok(mut json) = serde_json::to_vec(&line) else { return };
         json.push(b'\n');
-        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
         // Where the first process is gone, this one is about to go too.
         let _ = stage.write_all(&json);
     }

@@ -26,7 +26,8 @@ use crate::{
 /// process that dies, is given to another subscriber and marked as redelivered: at least once. A
 /// subscriber holds at most `deliver_window` items (16) at a time; when no subscriber has room,
 /// the upstream stream is not polled. Dropping the subscriber gives back all that it has out: an
-/// acknowledgement after that comes too late.
+/// acknowledgement after that comes too late. What it has out when the agent is reloaded stays its
+/// own, beside what the next leader gives it.
 pub struct Deliveries<T> {
     handle: Arc<TopicHandle>,
     cursor: Cursor,

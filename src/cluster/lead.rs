@@ -29,7 +29,7 @@ impl Lead {
     /// The leader of this process for the channel, if there is one.
     pub(super) fn find(port: u16, channel: &str) -> Option<Arc<Self>> {
         let lead = LEADERS.get(&(port, channel.to_owned()))?.upgrade()?;
-        (!lead.leader.is_closed()).then_some(lead)
+        lead.leader.leads().then_some(lead)
     }
 
     /// Starts to lead the channel.
@@ -70,13 +70,26 @@ impl Lead {
         let (first, is_alive) = {
             let mut entry = LEADERS.entry(self.key.clone()).or_default();
             let first = entry.upgrade();
-            let is_alive = first.as_ref().is_some_and(|first| !first.leader.is_closed());
+            let is_alive = first.as_ref().is_some_and(|first| first.leader.leads());
             if !is_alive {
                 *entry = Arc::downgrade(self);
             }
             (first, is_alive)
         };
         first.filter(|_| is_alive)
+    }
+}
+
+/// Waits for the leaders of this process that hand their channel over.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+#[cfg(all(unix, feature = "process"))]
+pub(super) async fn handed_over() {
+    let leads: Vec<_> = LEADERS.iter().filter_map(|lead| lead.upgrade()).collect();
+    for lead in leads.iter().filter(|lead| !lead.leader.leads() && !lead.leader.is_closed()) {
+        lead.leader.close().await;
     }
 }
 
@@ -122,7 +135,7 @@ impl LeadCell {
     }
 
     pub(super) fn leads(&self) -> bool {
-        self.lock().as_ref().is_some_and(|lead| !lead.leader.is_closed())
+        self.lock().as_ref().is_some_and(|lead| lead.leader.leads())
     }
 
     pub(super) fn stats(&self) -> Option<LeaderStats> {

@@ -6,6 +6,8 @@
 mod builder;
 mod client;
 mod deliveries;
+#[cfg(all(test, unix, feature = "process"))]
+mod hand_over;
 mod lead;
 #[cfg(test)]
 mod model;
@@ -37,7 +39,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(8);
 
 /// Leaves all channels, because what this process was for is over: what it published is withdrawn
-/// at once, and the real clients that it has are closed, whoever holds on to them.
+/// at once, and the real clients that it has are closed, whoever holds on to them. After a hand-over
+/// nothing is left to be withdrawn; one that is under way is waited for.
 ///
 /// # Cancel safety
 ///
@@ -45,6 +48,7 @@ const LEAVE: Duration = Duration::from_secs(8);
 #[cfg(all(unix, feature = "process"))]
 pub(crate) async fn leave_all() {
     let leave = async {
+        lead::handed_over().await;
         // As in `Cluster::close`.
         let _ = tokio::time::timeout(GOODBYE, crate::follower::close_all()).await;
         lead::close_all().await;

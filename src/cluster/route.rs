@@ -56,7 +56,7 @@ impl Dial for Here {
 }
 
 fn dial_here(lead: &Lead, channel: &pb::Channel) -> Result<Dialed, DialError> {
-    if lead.leader().is_closed() {
+    if !lead.leader().leads() {
         return Err(DialError::Refused(Error::closed("the leader")));
     }
     register_here(lead.leader(), channel).map_err(DialError::Refused)

@@ -371,7 +371,7 @@ impl Shared {
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
         self.make_room(&mut state);
-        let is_linked = state.link.is_some();
+        let is_linked = state.link_of(id).is_some();
         if let Some(pending) = state.requests.call_mut(id)
             && !cancels
             && is_linked
@@ -382,10 +382,11 @@ impl Shared {
             return;
         }
         if state.requests.close(id)
-            && let Some(registered) = &state.link
+            && let Some(link) = state.link_of(id)
         {
-            let _ = registered.link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
+        state.leave_if_done();
     }
 
     /// Answers a call.

@@ -34,8 +34,15 @@ impl TopicHandle {
     pub(crate) fn settle(&self, item: &Item, done: bool) {
         let Some(follower) = &self.follower else { return };
         let state = follower.shared().lock();
-        let Some(registered) = &state.link else { return };
         let Some(entry) = state.topics.get(&self.id) else { return };
+        if state.handed_over.contains(&item.generation) {
+            // The leader that had it is gone or goes, and it is nobody else's.
+            if !done {
+                entry.topic.delivered(Item { redelivered: true, ..item.clone() });
+            }
+            return;
+        }
+        let Some(registered) = &state.link else { return };
         if registered.generation == item.generation {
             let settle = pb::Settle { item: item.number, done, room: 1 };
             let _ = registered.link.replay(Frame::new(entry.request, settle), None);

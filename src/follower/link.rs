@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
-    State, Status, Stream, Topic,
+    State, Status, Stream, Topic, hand_over::replaced,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
@@ -65,13 +65,13 @@ async fn keep_registered(
             Ok(dialed) => {
                 let begin = Instant::now();
                 let reason = shared.serve(dialed, liveness.as_deref()).await;
-                shared.lost(&reason);
+                let is_handed_over = shared.lost(&reason);
                 if shared.lock().closed.is_some() {
                     return;
                 }
                 // The first redial comes at once: whoever takes over is found within milliseconds.
                 // But a leader that takes links and loses them is not dialled in a busy loop.
-                if begin.elapsed() > shared.options.reconnect.1 {
+                if is_handed_over || begin.elapsed() > shared.options.reconnect.1 {
                     backoff.reset();
                     continue;
                 }
@@ -104,7 +104,7 @@ async fn closed(status: &mut watch::Receiver<Status>) {
 }
 
 impl Shared {
-    fn note_down(&self, status: Status) {
+    pub(super) fn note_down(&self, status: Status) {
         let error = match &status {
             Status::Down(Some(error)) | Status::Refused(error) => error.clone(),
             _ => return,
@@ -139,6 +139,7 @@ impl Shared {
             epoch: answer.epoch,
             numbers: IdMap::default(),
             liveness,
+            last_id: None,
             goodbye: None,
         };
         // Its limits hold on its links: what it may send must not close them.
@@ -267,11 +268,12 @@ impl Shared {
         });
     }
 
-    /// The link is lost.
-    fn lost(&self, reason: &Error) {
+    /// The link is lost. True: its leader has said that another one takes its place.
+    fn lost(&self, reason: &Error) -> bool {
         tracing::debug!(channel = %self.channel, %reason, "the link to the leader is lost");
         let mut state = self.lock();
         state.link = None;
+        let is_handed_over = state.leaving.take().is_some();
         let mut failed = Vec::new();
         for (id, pending) in state.requests.calls_mut() {
             if pending.survives_link() {
@@ -283,7 +285,9 @@ impl Shared {
         state.requests.link_is_lost();
         for entry in state.topics.values_mut() {
             entry.request = 0;
-            entry.topic.drop_items();
+            if !is_handed_over {
+                entry.topic.drop_items();
+            }
         }
         drop(state);
         self.note_down(Status::Down(Some(reason.clone())));
@@ -295,6 +299,7 @@ impl Shared {
             );
             self.answer(id, Err(lost.with_source(reason.clone()).into()));
         }
+        is_handed_over
     }
 }
 
@@ -307,6 +312,8 @@ struct LinkEnd<'a> {
     /// topic are its subscribers.
     numbers: IdMap<Vec<Weak<Topic>>>,
     liveness: Option<&'a Liveness>,
+    /// The last request that the leader takes, once it has said that it goes.
+    last_id: Option<u64>,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
 }
@@ -325,6 +332,7 @@ impl LinkEnd<'_> {
                 None => Ok(payload),
             };
             let waker = state.requests.answer(id, reply);
+            state.leave_if_done();
             drop(state);
             if let Some(waker) = waker {
                 waker.wake();
@@ -430,6 +438,11 @@ impl Endpoint for LinkEnd<'_> {
             }
             Some(Body::SubscribeResult(result)) => self.subscribed(id, result),
             Some(Body::Deliver(deliver)) => self.delivered(id, &deliver, payload),
+            Some(Body::GoAway(pb::GoAway { last_id: Some(last_id), .. })) => {
+                self.last_id.get_or_insert(last_id);
+                self.goodbye = Some(replaced());
+                self.shared.leader_leaves(last_id);
+            }
             Some(Body::GoAway(goodbye)) => {
                 let reason = goodbye.reason.map_or_else(|| self.shared.closed(), Error::from);
                 self.goodbye = Some(Error::new(
@@ -445,7 +458,8 @@ impl Endpoint for LinkEnd<'_> {
 
     fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {
         let mut state = self.shared.lock();
-        for id in ids {
+        let last_id = self.last_id.unwrap_or(u64::MAX);
+        for id in ids.filter(|id| *id <= last_id) {
             if let Some(pending) = state.requests.call_mut(id) {
                 pending.is_sent = true;
             }

@@ -12,6 +12,7 @@
 mod call;
 mod deadline;
 mod dial;
+mod hand_over;
 mod handle;
 mod link;
 mod liveness;
@@ -75,6 +76,26 @@ pub(crate) async fn close_all() {
     }
 }
 
+/// How a follower stands, for people who look at their cluster.
+#[cfg(all(unix, feature = "process"))]
+#[derive(Debug)]
+pub(crate) struct FollowerReport {
+    pub(crate) channel: String,
+    /// Why there is no link.
+    pub(crate) trouble: Option<Error>,
+    pub(crate) subscriptions: usize,
+    pub(crate) publications: usize,
+    /// Calls that wait for their answer.
+    pub(crate) calls: usize,
+}
+
+/// Reports of all followers of this process. It takes their locks for a moment each.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) fn reports() -> Vec<FollowerReport> {
+    let followers: Vec<_> = FOLLOWERS.iter().filter_map(|follower| follower.upgrade()).collect();
+    followers.into_iter().filter_map(|follower| follower.report()).collect()
+}
+
 /// A follower, which ends when the last clone and the last subscription are dropped.
 #[derive(Clone)]
 pub(crate) struct Follower(Arc<Guard>);
@@ -133,6 +154,20 @@ struct State {
     /// What this process has published, by publish method and key: the arguments.
     publications: HashMap<(usize, Bytes), Bytes>,
     closed: Option<Error>,
+    /// The link to a leader that goes. It is not `link` any more, so that nothing new is sent on it.
+    leaving: Option<Leaving>,
+    /// The links whose leader went with a hand-over, one a reload: work items that came on them are
+    /// still this process's.
+    handed_over: Vec<u64>,
+}
+
+/// A link to a leader that hands its channel over: what it still answers is waited for.
+struct Leaving {
+    link: Link,
+    /// Later requests are the next leader's.
+    last_id: u64,
+    /// Nothing is waited for any more, and the leader knows.
+    is_done: bool,
 }
 
 /// A link that is registered.
@@ -359,6 +394,25 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `None` where it is closed.
+    #[cfg(all(unix, feature = "process"))]
+    fn report(&self) -> Option<FollowerReport> {
+        let trouble = match &*self.status.borrow() {
+            Status::Up => None,
+            Status::Down(error) => Some(error.clone().unwrap_or_else(not_connected)),
+            Status::Refused(error) => Some(error.clone()),
+            Status::Closed => return None,
+        };
+        let state = self.lock();
+        Some(FollowerReport {
+            channel: self.channel.clone(),
+            trouble,
+            subscriptions: state.topics.len(),
+            publications: state.publications.len(),
+            calls: state.requests.calls().count(),
+        })
+    }
+
     fn closed(&self) -> Error {
         Error::closed("the client").with_channel(&self.channel)
     }
@@ -425,10 +479,11 @@ impl Shared {
             return;
         }
         state.closed = Some(closed.clone());
-        if let Some(registered) = state.link.take() {
-            let goodbye = pb::GoAway { reason: None, last_id: 0 };
-            let _ = registered.link.replay(Frame::new(0, goodbye), None);
-            registered.link.finish(closed.clone());
+        let leaving = state.leaving.take().map(|leaving| leaving.link);
+        if let Some(link) = state.link.take().map(|registered| registered.link).or(leaving) {
+            let goodbye = pb::GoAway { reason: None, last_id: None };
+            let _ = link.replay(Frame::new(0, goodbye), None);
+            link.finish(closed.clone());
         }
         let calls: Vec<u64> = state.requests.calls().map(|(id, _)| id).collect();
         state.requests.link_is_lost();

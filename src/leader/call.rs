@@ -165,7 +165,7 @@ impl Leader {
             };
             leader.stats.note_oneway_failure(&leader.name_error(method, error));
         };
-        self.tasks.spawn_on(future, &self.runtime);
+        self.errands.spawn_on(future, &self.runtime);
     }
 
     /// Names channel and method in an error.

@@ -248,7 +248,7 @@ impl Leader {
             let each = |key| settle(&leader, key);
             futures::stream::iter(keys).for_each_concurrent(AT_A_TIME, each).await;
         };
-        self.tasks.spawn_on(settle, &self.runtime);
+        self.errands.spawn_on(settle, &self.runtime);
     }
 
     /// The upstream was lost and is back: it is told everything again.

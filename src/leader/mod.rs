@@ -14,6 +14,8 @@
 mod call;
 mod cell;
 mod client;
+#[cfg(any(test, all(unix, feature = "process")))]
+mod hand_over;
 #[cfg(test)]
 mod interleavings;
 mod peer;
@@ -31,16 +33,18 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+#[cfg(all(unix, feature = "process"))]
+use dashmap::DashMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::Handle,
-    sync::{OnceCell, watch},
+    sync::{Notify, OnceCell, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -74,6 +78,27 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// The leaders of this process that close in the background.
 static CLOSING: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
+/// The leaders of this process that are not dropped, by epoch.
+#[cfg(all(unix, feature = "process"))]
+static LEADERS: LazyLock<DashMap<u64, Weak<Leader>>> = LazyLock::new(DashMap::new);
+
+/// How a leader stands, for people who look at their cluster.
+#[cfg(all(unix, feature = "process"))]
+#[derive(Debug)]
+pub(crate) struct LeaderReport {
+    pub(crate) channel: String,
+    /// Why the client can't be used.
+    pub(crate) trouble: Option<Error>,
+    pub(crate) stats: LeaderStats,
+}
+
+/// Reports of all leaders of this process. It takes their locks for a moment each.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) fn reports() -> Vec<LeaderReport> {
+    let leaders: Vec<_> = LEADERS.iter().filter_map(|leader| leader.upgrade()).collect();
+    leaders.into_iter().filter_map(|leader| leader.report()).collect()
+}
+
 /// A leader. It lives until it is [closed](Leader::close), or dropped by all who hold it and all
 /// its links.
 pub(crate) struct Leader {
@@ -91,9 +116,16 @@ pub(crate) struct Leader {
     shares: Shares,
     publications: Publications,
     peers: Mutex<HashMap<u64, Link>>,
+    /// A peer is gone.
+    peer_left: Notify,
     last_peer: AtomicU64,
     stats: Stats,
     tasks: TaskTracker,
+    /// Tasks that a hand-over waits for, because nobody would do again what they do: oneway calls,
+    /// and what is withdrawn.
+    errands: TaskTracker,
+    /// It hands the channel over: sessions take no more requests.
+    leaving: AtomicBool,
     closing: CancellationToken,
     /// Done by one, however many close.
     closed: OnceCell<()>,
@@ -126,6 +158,8 @@ impl Leader {
     pub(crate) async fn start(setup: Setup, reservation: Option<Reservation>) -> Result<Arc<Self>> {
         let retry = setup.retry_connect;
         let leader = Arc::new(Self::new(setup)?);
+        #[cfg(all(unix, feature = "process"))]
+        LEADERS.insert(leader.epoch, Arc::downgrade(&leader));
         leader.watch_runtime();
         if !retry {
             match leader.connect().await {
@@ -144,8 +178,12 @@ impl Leader {
                 .spawn_on(async move { retrying.connect_until_ready().await }, &leader.runtime);
         }
         if let Some(reservation) = reservation {
-            reservation.open(Arc::new(Door(Arc::downgrade(&leader))));
+            let opened = reservation.open(Arc::new(Door(Arc::downgrade(&leader))));
             *lock(&leader.reservation) = Some(reservation);
+            if let Err(error) = opened {
+                leader.close().await;
+                return Err(error.with_channel(&leader.channel));
+            }
         }
         Ok(leader)
     }
@@ -165,9 +203,12 @@ impl Leader {
             shares: Shares::default(),
             publications: Publications::default(),
             peers: Mutex::default(),
+            peer_left: Notify::new(),
             last_peer: AtomicU64::new(0),
             stats: Stats::default(),
             tasks: TaskTracker::new(),
+            errands: TaskTracker::new(),
+            leaving: AtomicBool::new(false),
             closing: CancellationToken::new(),
             closed: OnceCell::new(),
             reservation: Mutex::default(),
@@ -259,7 +300,7 @@ impl Leader {
 
     fn say_goodbye(&self, link: &Link) {
         let reason = self.closed();
-        let goodbye = pb::GoAway { reason: Some((&reason).into()), last_id: 0 };
+        let goodbye = pb::GoAway { reason: Some((&reason).into()), last_id: None };
         // A link that takes no more is closing anyway.
         let _ = link.send(Frame::new(0, goodbye), None);
         link.finish(reason);
@@ -267,6 +308,7 @@ impl Leader {
 
     fn forget_peer(&self, peer: u64) {
         lock(&self.peers).remove(&peer);
+        self.peer_left.notify_waiters();
     }
 
     /// Gives the channel up: tells the followers, withdraws what was published, closes the client.
@@ -291,10 +333,17 @@ impl Leader {
         for link in links {
             self.say_goodbye(&link);
         }
-        if self.client().is_some() && timeout(WITHDRAW, self.withdraw_all()).await.is_err() {
+        // What the next leader is to have stays, though the hand-over was cut short.
+        let withdraws = self.client().is_some() && !self.is_leaving();
+        if withdraws && timeout(WITHDRAW, self.withdraw_all()).await.is_err() {
             let channel = &self.channel;
             tracing::error!(%channel, "withdrawing took longer than {WITHDRAW:?}; giving up");
         }
+        self.end().await;
+    }
+
+    /// The real client goes, and after it the place.
+    async fn end(&self) {
         if let Client::Ready(client) = self.client.send_replace(Client::Closed) {
             self.close_client(client).await;
         }
@@ -334,6 +383,29 @@ impl Leader {
         self.closing.is_cancelled()
     }
 
+    /// `None` where it is closed.
+    #[cfg(all(unix, feature = "process"))]
+    fn report(&self) -> Option<LeaderReport> {
+        let trouble = match &*self.client.borrow() {
+            Client::Connecting(error) => Some(error.clone().unwrap_or_else(|| {
+                Error::new(ErrorKind::Connect, "the client is not connected yet")
+            })),
+            Client::Ready(_) => self.health.borrow().as_ref().err().cloned(),
+            Client::Closed => return None,
+        };
+        Some(LeaderReport { channel: self.channel.clone(), trouble, stats: self.stats() })
+    }
+
+    /// Whether it hands the channel over to the next leader, or has.
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether it takes requests: neither closed nor about to be.
+    pub(crate) fn leads(&self) -> bool {
+        !self.is_closed() && !self.is_leaving()
+    }
+
     pub(crate) fn stats(&self) -> LeaderStats {
         LeaderStats {
             topics: self.topics.len(),
@@ -348,13 +420,25 @@ impl Drop for Leader {
     fn drop(&mut self) {
         // Lets the tasks go that wait for it and hold nothing else.
         self.closing.cancel();
+        #[cfg(all(unix, feature = "process"))]
+        LEADERS.remove(&self.epoch);
     }
+}
+
+/// Why a link ends at a hand-over.
+fn replaced() -> Error {
+    Error::new(ErrorKind::Disconnected, "the leader is being replaced")
 }
 
 /// What the Local Server holds of a leader; it keeps no leader alive.
 struct Door(Weak<Leader>);
 
 impl Lead for Door {
+    #[cfg(all(unix, feature = "process"))]
+    fn hand_over(&self, drain: Duration) -> Option<JoinHandle<()>> {
+        self.0.upgrade().map(|leader| leader.start_hand_over(drain))
+    }
+
     fn admit(&self, follower: &pb::Channel) -> Result<(pb::RegisteredBody, MethodMap)> {
         match self.0.upgrade() {
             Some(leader) => leader.admit(follower),

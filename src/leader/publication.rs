@@ -102,24 +102,26 @@ impl Leader {
 
     /// A follower is gone. What it published is withdrawn, at once or after the grace.
     pub(super) fn owner_left(self: &Arc<Self>, owner: Owner, peer: u64, at_once: bool) {
+        if at_once {
+            return self.owner_gone(owner, peer);
+        }
         let leader = Arc::clone(self);
         let left = async move {
-            if !at_once {
-                tokio::select! {
-                    () = sleep(leader.options.grace) => {}
-                    () = leader.closing.cancelled() => return,
-                }
-            }
-            {
-                let mut owners = lock(&leader.publications.owners);
-                let Some(state) = owners.get_mut(&owner).filter(|state| state.peer == peer) else {
-                    return;
-                };
-                state.gone = true;
-                leader.start_owner(owner, state);
+            tokio::select! {
+                () = sleep(leader.options.grace) => leader.owner_gone(owner, peer),
+                () = leader.closing.cancelled() => {}
             }
         };
         self.tasks.spawn_on(left, &self.runtime);
+    }
+
+    /// Nobody speaks for an owner any more, unless another peer does.
+    fn owner_gone(self: &Arc<Self>, owner: Owner, peer: u64) {
+        let mut owners = lock(&self.publications.owners);
+        if let Some(state) = owners.get_mut(&owner).filter(|state| state.peer == peer) {
+            state.gone = true;
+            self.start_owner(owner, state);
+        }
     }
 
     /// Queues what an owner asks for.
@@ -140,7 +142,7 @@ impl Leader {
     fn start_owner(self: &Arc<Self>, owner: Owner, state: &mut OwnerState) {
         if !std::mem::replace(&mut state.running, true) {
             let leader = Arc::clone(self);
-            self.tasks.spawn_on(async move { leader.run_owner(owner).await }, &self.runtime);
+            self.errands.spawn_on(async move { leader.run_owner(owner).await }, &self.runtime);
         }
     }
 
@@ -257,6 +259,10 @@ impl Leader {
         Err(Error::new(ErrorKind::Overloaded, reason))
     }
 
+    pub(super) fn forget_owners(&self) {
+        lock(&self.publications.owners).clear();
+    }
+
     #[cfg(test)]
     pub(super) fn owner_count(&self) -> usize {
         lock(&self.publications.owners).len()
@@ -264,7 +270,7 @@ impl Leader {
 
     /// The leader closes: nobody owns anything any more.
     pub(super) async fn withdraw_all(&self) {
-        lock(&self.publications.owners).clear();
+        self.forget_owners();
         let keys = self.publications.cells.keys();
         futures::future::join_all(keys.iter().map(|key| self.bring_in_line(key))).await;
     }

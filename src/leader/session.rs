@@ -11,6 +11,7 @@ use super::{
     lock,
     peer::Peer,
     publication::{Request, Wish},
+    replaced,
     topics::{Has, Topic},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     id_map::IdMap,
     protocol::{
-        Batch, MethodMap, PART,
+        Batch, Frame, MethodMap, PART,
         pb::{self, Packet, packet::Body},
     },
     spec::{MethodKind, MethodSpec},
@@ -37,8 +38,20 @@ pub(super) struct Session {
     /// Its subscriptions by the request that made each, and by the number of the topic.
     requests: IdMap<Arc<Topic>>,
     numbers: IdMap<Arc<Topic>>,
-    /// It said goodbye, so that what it published is withdrawn at once.
-    said_goodbye: bool,
+    /// The highest request that was taken, and, once this leader has said that it goes, up to which
+    /// it takes any.
+    last_taken: u64,
+    last_to_take: Option<u64>,
+    farewell: Option<Farewell>,
+}
+
+/// What a follower said before its link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// What it published is withdrawn at once.
+    Goodbye,
+    /// It goes to the next leader, and has nothing to wait for here.
+    ToNextLeader,
 }
 
 impl Session {
@@ -54,7 +67,9 @@ impl Session {
             oneway,
             requests: IdMap::default(),
             numbers: IdMap::default(),
-            said_goodbye: false,
+            last_taken: 0,
+            last_to_take: None,
+            farewell: None,
         }
     }
 
@@ -170,6 +185,45 @@ impl Session {
             .map_err(|error| self.leader.name_error(method, error))
     }
 
+    /// Says that this leader goes, once it does.
+    fn notice_hand_over(&mut self) {
+        if !self.leader.is_leaving() || self.last_to_take.is_some() {
+            return;
+        }
+        let last_id = Some(self.last_taken);
+        self.last_to_take = last_id;
+        for (request, topic) in &self.requests {
+            topic.deliver_no_more((self.peer.id, *request));
+        }
+        let reason = replaced().with_channel(&self.leader.channel);
+        let goodbye = pb::GoAway { reason: Some((&reason).into()), last_id };
+        // A link that takes no more is gone already.
+        let _ = self.peer.link.replay(Frame::new(0, goodbye), None);
+    }
+
+    /// Whether a request is one of this leader's, or the next one's.
+    fn takes(&mut self, id: u64, body: &Body) -> bool {
+        match body {
+            Body::Invoke(invoke) if self.is_oneway(invoke.method) => true,
+            Body::Invoke(_) | Body::Publish(_) | Body::Unpublish(_) => match self.last_to_take {
+                Some(last) => id <= last,
+                None => {
+                    self.last_taken = self.last_taken.max(id);
+                    true
+                }
+            },
+            Body::Subscribe(_) => self.last_to_take.is_none(),
+            _ => true,
+        }
+    }
+
+    fn is_oneway(&self, method: u32) -> bool {
+        let is_oneway = |kind| matches!(kind, MethodKind::Invoke { oneway: true, .. });
+        self.methods
+            .get(method)
+            .is_ok_and(|method| is_oneway(self.leader.spec.methods[method].kind))
+    }
+
     fn unsubscribe(&mut self, id: u64) {
         let Some(topic) = self.requests.remove(&id) else { return };
         topic.detach(self.peer.id, id);
@@ -199,6 +253,10 @@ impl Endpoint for Session {
             }
             in_flight = calls.len();
         }
+        self.notice_hand_over();
+        if !body.as_ref().is_some_and(|body| self.takes(id, body)) {
+            return Ok(());
+        }
         match body {
             Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload, in_flight),
             Some(Body::Cancel(_)) => self.cancel(id),
@@ -216,7 +274,13 @@ impl Endpoint for Session {
                     topic.settle((self.peer.id, id), settle.item, settle.done, settle.room);
                 }
             }
-            Some(Body::GoAway(_)) => self.said_goodbye = true,
+            Some(Body::GoAway(pb::GoAway { last_id: Some(_), .. }))
+                if self.last_to_take.is_some() =>
+            {
+                self.farewell = Some(Farewell::ToNextLeader);
+                self.peer.link.finish(replaced());
+            }
+            Some(Body::GoAway(_)) => self.farewell = Some(Farewell::Goodbye),
             // Unknown and meaningless packets are ignored, so that the protocol can grow.
             _ => {}
         }
@@ -224,6 +288,7 @@ impl Endpoint for Session {
     }
 
     fn fill(&mut self, batch: &mut Batch) {
+        self.notice_hand_over();
         let woken = self.peer.take_woken();
         if woken.is_empty() {
             return;
@@ -255,7 +320,11 @@ impl Endpoint for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        let stays = self.farewell == Some(Farewell::ToNextLeader);
         for (request, topic) in self.requests.drain() {
+            if stays {
+                topic.leave_items((self.peer.id, request));
+            }
             topic.detach(self.peer.id, request);
         }
         let in_flight = std::mem::take(&mut *lock(&self.in_flight));
@@ -266,7 +335,10 @@ impl Drop for Session {
             }
         }
         self.peer.take_woken();
-        self.leader.owner_left(self.peer.owner, self.peer.id, self.said_goodbye);
+        if !stays {
+            let at_once = self.farewell == Some(Farewell::Goodbye);
+            self.leader.owner_left(self.peer.owner, self.peer.id, at_once);
+        }
         self.leader.forget_peer(self.peer.id);
     }
 }

@@ -1,6 +1,6 @@
 //! Where the upstream stream of a subscription pours its items: the upstream's end of a topic.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -70,10 +70,16 @@ impl Sink {
             loop {
                 // An item is taken from the upstream only when somebody has room for it.
                 self.topic.wants_item().await;
-                match items.next().await {
-                    Some(Ok(item)) => self.topic.deliver(item),
-                    Some(Err(cause)) => self.topic.fail(cause),
-                    None => return End::Ended,
+                let next = poll_fn(|cx| match self.topic.has_room() {
+                    true => items.poll_next_unpin(cx).map(Some),
+                    // Whoever had room is gone, and the item stays in the upstream.
+                    false => Poll::Ready(None),
+                });
+                match next.await {
+                    Some(Some(Ok(item))) => self.topic.deliver(item),
+                    Some(Some(Err(cause))) => self.topic.fail(cause),
+                    Some(None) => return End::Ended,
+                    None => {}
                 }
             }
         }

@@ -263,11 +263,16 @@ impl Topic {
     pub(super) async fn wants_item(&self) {
         loop {
             let room = self.room.notified();
-            if lock(&self.inner).work.as_ref().is_some_and(WorkState::wants_item) {
+            if self.has_room() {
                 return;
             }
             room.await;
         }
+    }
+
+    /// Whether a follower has room for a work item.
+    pub(super) fn has_room(&self) -> bool {
+        lock(&self.inner).work.as_ref().is_some_and(WorkState::wants_item)
     }
 
     /// A work item of the upstream.
@@ -288,16 +293,32 @@ impl Topic {
         self.hand_out(inner);
     }
 
+    /// A follower is given no more work items, because this leader goes. What it was given is
+    /// queued to it by then.
+    pub(super) fn deliver_no_more(&self, id: SubscriptionId) {
+        if let Some(work) = &mut lock(&self.inner).work {
+            work.shut_out(id);
+        }
+    }
+
+    /// A follower goes to the next leader, and takes along what it has not settled.
+    pub(super) fn leave_items(&self, id: SubscriptionId) {
+        if let Some(work) = &mut lock(&self.inner).work {
+            work.leave(id);
+        }
+    }
+
     fn hand_out(&self, mut inner: std::sync::MutexGuard<'_, Inner>) {
         let Some(work) = &mut inner.work else { return };
-        let sends = work.assign();
-        drop(inner);
-        for (peer, frame) in sends {
+        // Queued under the lock, so that what a follower was given is on its link when it is shut
+        // out.
+        for (peer, frame) in work.assign() {
             // A link that takes no more is closed; what it held goes to others then.
             if let Err(error) = peer.link.send(frame, None) {
                 peer.link.finish(error);
             }
         }
+        drop(inner);
         self.room.notify_one();
     }
 

@@ -30,6 +30,8 @@ pub(super) struct WorkState<P> {
 struct Worker<P> {
     peer: P,
     room: u32,
+    /// It is given nothing more, whatever room it claims.
+    is_shut_out: bool,
     held: BTreeMap<u64, Bytes>,
     held_bytes: usize,
 }
@@ -47,7 +49,7 @@ impl<P: Clone> WorkState<P> {
     }
 
     fn has_room(max_bytes: usize, worker: &Worker<P>) -> bool {
-        worker.room > 0 && worker.held_bytes < max_bytes
+        worker.room > 0 && !worker.is_shut_out && worker.held_bytes < max_bytes
     }
 
     /// Whether the upstream may give the next item.
@@ -92,7 +94,21 @@ impl<P: Clone> WorkState<P> {
     }
 
     pub(super) fn attach(&mut self, id: SubscriptionId, peer: P) {
-        self.followers.insert(id, Worker { peer, room: 0, held: BTreeMap::new(), held_bytes: 0 });
+        let (held, held_bytes) = (BTreeMap::new(), 0);
+        let worker = Worker { peer, room: 0, is_shut_out: false, held, held_bytes };
+        self.followers.insert(id, worker);
+    }
+
+    /// From now on a subscription is given nothing more; what it holds it can still settle.
+    pub(super) fn shut_out(&mut self, id: SubscriptionId) {
+        if let Some(worker) = self.followers.get_mut(&id) {
+            worker.is_shut_out = true;
+        }
+    }
+
+    /// A subscription goes with what it holds.
+    pub(super) fn leave(&mut self, id: SubscriptionId) {
+        self.followers.remove(&id);
     }
 
     /// Removes a subscription; what it holds goes to others.
@@ -186,6 +202,19 @@ mod tests {
         state.settle((1, 0), 1, true, 0);
         state.detach((1, 0));
         assert_eq!(state.waiting.iter().map(|item| item.number).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn one_that_leaves_for_the_next_leader_gets_no_more_and_takes_along_what_it_has() {
+        let mut state = state(&[(1, 5), (2, 0)]);
+        give(&mut state, 2);
+        state.shut_out((1, 0));
+        assert!(!state.wants_item());
+        state.settle((1, 0), 1, false, 1);
+        assert!(state.assign().is_empty(), "what it gave back is for another");
+        state.leave((1, 0));
+        state.settle((2, 0), 0, true, 5);
+        assert_eq!(state.assign().len(), 1, "what it kept is given to nobody else");
     }
 
     #[test]

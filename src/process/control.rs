@@ -35,7 +35,7 @@ pub(super) const CLUSTER_LISTENER: &str = "cluster";
 const MAX_FRAME: usize = 64 * 1024;
 
 /// Most descriptors that come with one frame, and most that may wait for the frame that names them.
-const MAX_FDS: usize = 32;
+pub(super) const MAX_FDS: usize = 32;
 
 /// Longest text of an `Ended`, so that the frame always fits.
 const MAX_TEXT: usize = 16 * 1024;

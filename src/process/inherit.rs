@@ -86,7 +86,32 @@ pub(super) fn identify() -> Result<Identity> {
 }
 
 fn announced_master() -> Option<Pid> {
-    env::var(MASTER_VARIABLE).ok()?.parse().ok().and_then(Pid::from_raw)
+    announced(MASTER_VARIABLE)
+}
+
+/// The link to the process that starts this one in the background as a master, where there is one.
+///
+/// # Errors
+///
+/// That process is gone already, so that nobody would hear of the start; or the link can't be taken.
+#[cfg(feature = "cli")]
+pub(super) fn take_launcher() -> Result<Option<UnixStream>> {
+    let Some(launcher) = announced(LAUNCHER_VARIABLE) else { return Ok(None) };
+    if !stdin_is_link_of(launcher) {
+        return Ok(None);
+    }
+    if getppid() != Some(launcher) {
+        return Err(Error::new(
+            ErrorKind::Process,
+            "the process that started this one in the background is gone",
+        ));
+    }
+    let link = take_stdin();
+    link.map(Some).map_err(|error| Error::io("can't take the launcher's link", &error))
+}
+
+fn announced(variable: &str) -> Option<Pid> {
+    env::var(variable).ok()?.parse().ok().and_then(Pid::from_raw)
 }
 
 /// Whether fd 0 is the link of a child of the process `master`.

@@ -22,19 +22,30 @@
 //! - **Loss**: without their master all processes exit by themselves, with code 110, blocked and
 //!   stopped ones too, and take their process groups with them.
 //!
-//! [`Exit`] has the table of exit codes. Limits: a process that leaves its group (`setsid`) is on
-//! its own. SIGHUP is not handled; it ends the master as a SIGKILL does. Only on Linux are stopped
+//! - **Liveness**: the master asks each process now and then; who is frozen is replaced, whose runtime
+//!   is blocked is reported, as [`Liveness`] sets it. Panics of tasks are counted and told.
+//! - **Orphans**: what left its process group becomes a child of the master, is reaped, and ends when
+//!   the cluster has stopped.
+//!
+//! [`Exit`] has the table of exit codes. SIGHUP is not handled; it ends the master as a SIGKILL does. Only on Linux are stopped
 //! children woken, and processes that children started killed, when the master is lost.
 
 // In reading order; a room imports only those before it.
 mod control;
 mod name;
+mod reason;
 
 mod output;
+
+mod inspect;
 
 mod inherit;
 mod messenger;
 mod panics;
+
+#[cfg(feature = "schedule")]
+mod schedule;
+
 mod place;
 
 mod joining;
@@ -46,6 +57,13 @@ mod role;
 
 mod master;
 
+#[cfg(feature = "cli")]
+pub(crate) mod cli;
+
+#[cfg(feature = "schedule")]
+pub use self::schedule::{
+    Job, JobStatus, Misfire, Overlap, Run, RunOutcome, RunRecord, RunningRun, Schedule,
+};
 pub use self::{
     agent::Agent,
     joining::Joining,

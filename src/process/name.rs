@@ -30,6 +30,9 @@ impl fmt::Display for ProcessName {
 /// | --- | --- | --- |
 /// | 0 | any | it was asked to stop, and did |
 /// | 1 | master | the start failed |
+/// | 1 | command line | it was not done, and says why |
+/// | 2 | command line | the arguments make no sense |
+/// | 3 | `status` | the instance does not run |
 /// | 1 | agent, worker | its function returned an error, or returned before it was asked to stop |
 /// | 101 | agent, worker | its function panicked |
 /// | 110 | agent, worker | the master is gone |
@@ -66,14 +69,23 @@ impl Exit {
     }
 }
 
+impl From<i32> for Exit {
+    /// Of a process that exited by itself.
+    fn from(code: i32) -> Self {
+        match code {
+            0 => Self::Clean,
+            1 => Self::Failed,
+            101 => Self::Panicked,
+            110 => Self::LostMaster,
+            code => Self::Code(code),
+        }
+    }
+}
+
 impl From<ExitStatus> for Exit {
     fn from(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
-            (Some(0), _) => Self::Clean,
-            (Some(1), _) => Self::Failed,
-            (Some(101), _) => Self::Panicked,
-            (Some(110), _) => Self::LostMaster,
-            (Some(code), _) => Self::Code(code),
+            (Some(code), _) => Self::from(code),
             (None, Some(signal)) => Self::Signal(signal),
             // A status that was waited for is one of the two; a value no process has stands for
             // what the platform may invent.

@@ -14,13 +14,13 @@ use super::control::clip;
 use crate::protocol::pb::Panicked;
 
 thread_local! {
-    /// Whether this thread polls the role function. What panics there ends the process, and the
-    /// master is told in its last words.
+    /// Whether this thread polls the role function, or a run of a job. What panics there ends the
+    /// process or the run, and the master is told in its last words or as the run's outcome.
     static IN_ROLE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Counts each panic of this process from now on, but for those of the role function itself. The
-/// hook that was there before runs too.
+/// Counts each panic of this process from now on, but for those of the role function itself and of
+/// jobs. The hook that was there before runs too.
 ///
 /// It makes no difference who catches a panic: the runtime of a task, the leader of a channel around
 /// a method of the client, or the user's own `catch_unwind`.
@@ -50,7 +50,7 @@ pub(super) fn text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("with a value that is no text").to_owned()
 }
 
-/// Runs the role function, so that its panics can be told from those of others.
+/// Runs the role function, or a job, so that its panics can be told from those of others.
 pub(super) async fn run_role<F: Future>(function: F) -> F::Output {
     /// Resets the mark, also when the function panics.
     struct Marked;

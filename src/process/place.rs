@@ -29,9 +29,12 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
+#[cfg(feature = "schedule")]
+use super::schedule::Jobs;
 use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
+    inspect,
     messenger::Hub,
     name::{Exit, ProcessName},
     panics,
@@ -56,14 +59,21 @@ pub(super) struct Place {
     pub(super) token: Token,
     /// The listener of the cluster port, in the agent.
     pub(super) listener: Option<TcpListener>,
+    /// The listening sockets of the application by name, in a worker.
+    pub(super) listeners: Vec<(String, TcpListener)>,
     pub(super) hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
     /// The last ping, which the user's runtime has to answer.
     asked: watch::Receiver<u64>,
+    /// The jobs that it runs.
+    #[cfg(feature = "schedule")]
+    pub(super) jobs: Arc<Jobs>,
     /// Unbounded, because what it holds is: three things in a life, two answers to each of the
-    /// master's pings, of which few are under way at a time, and a panic a second.
+    /// master's pings and one to each time that it inspects, of which few are under way at a time,
+    /// a panic a second, and what is said of jobs and of the runs that are offered, which are
+    /// bounded.
     say: mpsc::UnboundedSender<Say>,
 }
 
@@ -84,11 +94,13 @@ impl Place {
             Some(welcome::Place::Worker(place)) => (ProcessName::Worker(place.index), place.count),
             None => return Err(malformed("no place")),
         };
-        let mut listener = None;
+        let (mut listener, mut listeners) = (None, Vec::new());
         for listens in &welcome.listeners {
             let fd = inbox.take_fd().ok_or_else(|| malformed("too few descriptors"))?;
             if listens == CLUSTER_LISTENER {
                 listener = Some(TcpListener::from(fd));
+            } else {
+                listeners.push((listens.clone(), TcpListener::from(fd)));
             }
         }
         if name == ProcessName::Agent && listener.is_none() {
@@ -102,13 +114,21 @@ impl Place {
         let (asked_sender, asked) = watch::channel(0);
         let (panics, panicked) = watch::channel(Panicked::default());
         let (say, sayings) = mpsc::unbounded_channel();
+        #[cfg(feature = "schedule")]
+        let jobs = {
+            let say = say.clone();
+            Jobs::new(move |body| drop(say_soon(&say, body)), stop.clone())
+        };
         let place = Self {
+            #[cfg(feature = "schedule")]
+            jobs,
             name,
             count,
             generation: welcome.generation,
             port: welcome.port.try_into().map_err(|_| malformed("no port"))?,
             token: Token::new(welcome.token)?,
             listener,
+            listeners,
             hub: Arc::clone(&hub),
             stop,
             cluster_ready,
@@ -117,6 +137,8 @@ impl Place {
             say,
         };
         let say = place.say.clone();
+        #[cfg(feature = "schedule")]
+        let jobs = Arc::clone(&place.jobs);
         start_thread(move || {
             let sigterm = signal(SignalKind::terminate())?;
             let (reader, writer) = split(link, inbox)?;
@@ -131,6 +153,8 @@ impl Place {
                 cluster_ready: cluster_ready_sender,
                 asked: asked_sender,
                 panicked,
+                #[cfg(feature = "schedule")]
+                jobs,
             })
         })
         .map_err(|error| Error::io("can't start the control thread", &error))?;
@@ -230,12 +254,16 @@ struct Control {
     cluster_ready: watch::Sender<bool>,
     asked: watch::Sender<u64>,
     panicked: watch::Receiver<Panicked>,
+    #[cfg(feature = "schedule")]
+    jobs: Arc<Jobs>,
 }
 
 impl Control {
     async fn run(self) {
         let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
         let Self { hub, stop, cluster_ready, asked, panicked, .. } = self;
+        #[cfg(feature = "schedule")]
+        let jobs = self.jobs;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
         tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
         tokio::spawn(tell_panics(panicked, say.clone()));
@@ -246,13 +274,28 @@ impl Control {
                         hub.open();
                         cluster_ready.send_replace(true);
                     }
+                    Ok(Body::Inspect(inspect)) => {
+                        let say = say.clone();
+                        // On another thread, since it takes locks that the user's threads hold.
+                        tokio::task::spawn_blocking(move || {
+                            say_soon(&say, Body::Inspected(inspect::answer(inspect)));
+                        });
+                    }
                     Ok(Body::Ping(ping)) => {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
                         asked.send_replace(ping.seq);
                     }
-                    // What is left is what a newer master may say to a program that does not
-                    // know it.
-                    Ok(body) => drop(hub.hear(body)),
+                    Ok(body) => {
+                        // What nobody takes is what a newer master may say to a program that does
+                        // not know it.
+                        let rest = hub.hear(body);
+                        #[cfg(feature = "schedule")]
+                        if let Some(body) = rest {
+                            jobs.on_frame(body);
+                        }
+                        #[cfg(not(feature = "schedule"))]
+                        drop(rest);
+                    }
                     Err(_) => lose_master(),
                 },
                 Some(()) = sigterm.recv() => drop(stop.send_replace(true)),

@@ -1,18 +1,23 @@
 //! The user's two functions, and the life of a child, which is the life of its function.
 
-use std::{error::Error as StdError, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{agent::Agent, control::clip, name::ProcessName, panics, place::Place, worker::Worker};
+use super::{
+    agent::Agent,
+    control::clip,
+    name::ProcessName,
+    panics,
+    place::Place,
+    reason::{BoxError, chain},
+    worker::Worker,
+};
 use crate::{
     cluster::leave_all,
     error::{Error, ErrorKind, Result},
     protocol::pb::{Done, Early, Ended, control::Body, ended::How},
 };
-
-/// Any error that a role function may return.
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A role function, whatever its types.
 pub(super) type RoleFn<T> =
@@ -67,6 +72,11 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     };
     tokio::spawn(Arc::clone(&place).answer_for_runtime());
     let outcome = AssertUnwindSafe(panics::run_role(function)).catch_unwind().await;
+    #[cfg(feature = "schedule")]
+    match &outcome {
+        Ok(Ok(())) if place.is_stopping() => place.jobs.finish().await,
+        _ => place.jobs.cut_off(),
+    }
     let name = place.name;
     let (how, outcome) = match outcome {
         Ok(Ok(())) if place.is_stopping() => (How::Done(Done {}), Ok(())),
@@ -93,33 +103,9 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     outcome
 }
 
-/// An error and its causes, in one line. A cause that its error quotes already is not repeated.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chain_names_each_cause_once() {
-        let inner = Error::new(ErrorKind::Io, "connection refused");
-        let outer = Error::new(ErrorKind::Connect, "no registry").with_source(inner.clone());
-        assert_eq!(chain(&outer), "no registry: connection refused");
-        let quoting = Error::new(ErrorKind::Connect, "no registry: connection refused");
-        assert_eq!(chain(&quoting.with_source(inner)), "no registry: connection refused");
-    }
 
     #[tokio::test]
     async fn a_function_that_panics_before_its_future_exists_panics_inside_it() {

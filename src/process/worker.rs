@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
+#[cfg(feature = "schedule")]
+use super::schedule::{Job, Run, Schedule, job_fn};
 use super::{
     joining::Joining,
     messenger::{Messenger, Peer, Peers},
@@ -10,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::{Builder, ClusterClient, Role},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// A worker's side of the cluster: given to the function that was passed to
@@ -58,6 +62,113 @@ impl Worker {
             .port(self.place.port)
             .token(self.place.token.secret().to_vec());
         Joining::new(builder, None)
+    }
+
+    /// A listening socket that the master has bound, by its name in
+    /// [`MasterBuilder::listen`](super::MasterBuilder::listen). All workers accept on the same
+    /// socket; each call gives another descriptor of it. While none accepts, connections wait in its
+    /// backlog. Dropping it closes nothing for others.
+    ///
+    /// A worker that stops accepting, as it should when it shuts down, leaves what waits to the
+    /// others; what it accepted already is its own to finish.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use cluster_client::{Result, Worker};
+    /// # async fn worker(worker: Worker) -> Result<()> {
+    /// let listener = worker.listener("http")?;
+    /// println!("worker {} accepts on {:?}", worker.index(), listener.local_addr());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that the master does not have,
+    /// naming those that it has, and outside of a tokio runtime;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where the system gives no descriptor.
+    pub fn listener(&self, name: &str) -> Result<tokio::net::TcpListener> {
+        let listeners = &self.place.listeners;
+        let Some((_, listener)) = listeners.iter().find(|(known, _)| known == name) else {
+            let names: Vec<_> = listeners.iter().map(|(known, _)| format!("{known:?}")).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Error::config(format!(
+                "the master has no listener {name:?} (it has: {names}); name it with \
+                 `Master::builder().listen({name:?}, …)`"
+            )));
+        };
+        if Handle::try_current().is_err() {
+            return Err(Error::config(format!(
+                "listener {name:?} belongs to a runtime; ask for it within the worker's function"
+            )));
+        }
+        let io = |error| Error::io(format_args!("listener {name:?} can't be used"), &error);
+        let socket = listener.try_clone().map_err(io)?;
+        socket.set_nonblocking(true).map_err(io)?;
+        tokio::net::TcpListener::from_std(socket).map_err(io)
+    }
+
+    /// Takes part in a job: when it is due, the master offers the run to one of the workers that have
+    /// scheduled it and are ready, or to all of them, and they run the closure, on the runtime that
+    /// this was called on. Best called in the set-up, before [`ready`](Self::ready); where all workers
+    /// run the same function, all of them have the job.
+    ///
+    /// Nothing runs before the whole cluster is ready, and nothing starts when the stop has begun.
+    /// A worker that is asked to stop takes no more runs, and when its function has returned, the
+    /// process waits for those that it has, until the master's `stop_timeout` cuts them off. One that
+    /// wants to end sooner waits for [`shutdown`](Self::shutdown) beside its work.
+    ///
+    /// *At most once*: a worker claims a run before it starts, and a run whose worker died is
+    /// recorded as lost and not run again, unless the job is to be
+    /// [redelivered](crate::Schedule::redeliver). The master has the table of jobs and runs, so that
+    /// the death of any other process forgets nothing; see [`MasterHandle::jobs`]. Where workers
+    /// describe a job differently, as the old and the new ones of a reload may, the description of
+    /// the one that was started last holds. A cluster has at most 1,000 jobs.
+    ///
+    /// What comes of each run is logged in a span `schedule` with its job and id: success at level
+    /// debug, anything else as an error.
+    ///
+    /// [`MasterHandle::jobs`]: crate::MasterHandle::jobs
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use cluster_client::{Misfire, Result, Run, Schedule, Worker};
+    ///
+    /// # struct Database;
+    /// # impl Database {
+    /// #     async fn open() -> Result<Self> { Ok(Self) }
+    /// #     async fn write_report(&self, _: u64) -> Result<()> { Ok(()) }
+    /// # }
+    /// async fn worker(worker: Worker) -> Result<()> {
+    ///     let database = Arc::new(Database::open().await?);
+    ///     worker.schedule(
+    ///         Schedule::cron("report", "0 0 3 * * *")?.time_zone("Europe/Berlin")?,
+    ///         move |run: Run| {
+    ///             let database = Arc::clone(&database);
+    ///             async move { database.write_report(run.id()).await }
+    ///         },
+    ///     )?;
+    ///     worker.ready().await?;
+    ///     worker.shutdown().await;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Where the description has a mistake, this worker has scheduled a job of the name already, or
+    /// it is called outside of a tokio runtime. The error names the job.
+    #[cfg(feature = "schedule")]
+    pub fn schedule<F, Fut, E>(&self, schedule: Schedule, job: F) -> Result<Job>
+    where
+        F: Fn(Run) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        self.place.jobs.add(&schedule, job_fn(job))
     }
 
     /// Tells the master that the set-up is done. Calling it again does nothing.

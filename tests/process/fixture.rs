@@ -1,21 +1,22 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
 //! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
-//! `program`, `observer=fail|panic|stop`, `run` (`run().await` in place of `main()`).
+//! `program`, `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run` (`run().await` in place of `main()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
 //! `worker_next=…` (replacements alone):
 //! `fail`, `panic`, `hang`, `die` before ready; `slow:MS` is ready late; `bind:PORT` fails
 //! where the port is taken; after ready: `early` returns, `deaf`
 //! never returns, `busy` blocks its whole runtime,
-//! `hook:MS` cleans up for that long, `family` starts processes of its own,
+//! `hook:MS` cleans up for that long, `family` starts processes of its own, `family_panic` panics then,
 //! `escape` starts one that leaves the process group
 //! and keeps stderr open, `task_panic` has a task of its own panic, `fds` has a child list
 //! its descriptors, `nested` starts this program again, `wait_cluster` waits for the cluster in its
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs`.
+//! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
+//! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
 
@@ -28,12 +29,13 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
-    Options, Result, Worker, cluster_client,
+    Options, Result, Worker, cli, cluster_client,
 };
 
-use crate::fixture_health;
+use crate::{fixture_health, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -54,15 +56,48 @@ pub(crate) fn main() -> ExitCode {
             }
         };
     }
-    cluster.main()
+    cluster.run_blocking()
 }
 
-fn keys() -> Keys {
+/// Names the variable with the keys of a fixture whose arguments are those of the command line.
+pub(crate) const KEYS: &str = "FIXTURE_KEYS";
+
+/// A fixture with the command line: the program's own arguments, or with the key `embed` beside
+/// others.
+pub(crate) fn command_line() -> ExitCode {
+    let keys = keys();
+    let cluster = describe(&keys);
+    if !keys.contains_key("embed") {
+        return cluster.main();
+    }
+    let Args { greeting, command } = Args::parse();
+    match command {
+        Some(command) => command.run(cluster.env("GREETING", greeting)),
+        None => {
+            println!("no command, {greeting}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A program with arguments of its own.
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value = "hello", global = true)]
+    greeting: String,
+    #[command(subcommand)]
+    command: Option<cli::Command>,
+}
+
+pub(crate) fn keys() -> Keys {
     let pair = |argument: String| match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (argument, String::new()),
     };
-    std::env::args().skip(2).map(pair).collect()
+    match std::env::var(KEYS) {
+        Ok(keys) => keys.split_whitespace().map(str::to_owned).map(pair).collect(),
+        Err(_) => std::env::args().skip(2).map(pair).collect(),
+    }
 }
 
 fn describe(keys: &Keys) -> MasterBuilder {
@@ -92,7 +127,11 @@ fn describe(keys: &Keys) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
-    let cluster = fixture_health::describe(cluster, keys);
+    if keys.contains_key("messenger") {
+        cluster = cluster.agent(talk::agent).worker(talk::worker);
+    }
+    cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
 }
@@ -105,6 +144,15 @@ pub(crate) fn say(name: &str, what: &str) {
 
 async fn observe(mut handle: MasterHandle, observer: String) {
     say("master", &format!("observes {}", handle.port()));
+    fixture_listen::observe(&handle, &keys());
+    match observer.split_once(':').unwrap_or((&observer, "")) {
+        ("exit", code) => std::process::exit(code.parse().unwrap()),
+        ("abort", _) => std::process::abort(),
+        _ => {}
+    }
+    if let Some(scene) = keys().remove("messenger") {
+        tokio::spawn(talk::master(handle.messenger(), scene));
+    }
     while let Some(event) = handle.next_event().await {
         match event {
             MasterEvent::Started { process, pid, generation, .. } => {
@@ -209,7 +257,7 @@ async fn agent(agent: Agent) -> Result<()> {
     after_ready("agent", &behaviour).await;
     agent.shutdown().await;
     finish("agent", &behaviour).await;
-    Ok(())
+    fixture_health::end(&behaviour)
 }
 
 async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -225,6 +273,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
         worker.cluster_ready().await;
     }
     share(&name, &behaviour, worker.cluster()).await?;
+    fixture_listen::serve(&worker, &keys, &behaviour)?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");
@@ -239,7 +288,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
     finish(&name, &behaviour).await;
-    Ok(())
+    Ok(fixture_health::end(&behaviour)?)
 }
 
 /// The behaviour under the first of these keys that was given.
@@ -288,6 +337,10 @@ async fn after_ready(name: &str, behaviour: &str) {
             }
         }
         "family" => start_family(name),
+        "family_panic" => {
+            start_family(name);
+            panic!("the fixture panics with a family");
+        }
         "escape" => {
             let mut escaped = Command::new("setsid");
             escaped.args(["sleep", "3"]).stdout(Stdio::null());

@@ -1,18 +1,19 @@
 //! What the fixture can do about liveness, panics, orphans and programs of another kind.
 //!
 //! Keys of the master: `frozen_ms`, `blocked_ms` (limits), `remedy=report|replace` (for both),
-//! `spare` (who is debugged), `liveness=off`; `agent_program`, `worker_program` (`python` runs
+//! `spare` (who is debugged), `liveness=off`; `on_panic=report` (workers); `agent_program`, `worker_program` (`python` runs
 //! `foreign.py` with the behaviour after it, as `python:die`; anything else is a path, with
 //! `program_args=A,B`), `ready_after_ms`.
 //!
 //! Behaviours after ready: `block:MS` blocks the whole runtime for that long, `compute` keeps it
 //! busy and yields, `panics:N` has N tasks panic, `thread_panic` and `caught_panic` one that is no
 //! task's, `daemon` starts one that leaves the group and the session and has another parent by then,
-//! `stubborn_daemon` one that ignores SIGTERM too.
+//! `stubborn_daemon` one that ignores SIGTERM too; `exit:CODE`, `abort` and `panic_later` end it.
+//! After the stop: `end_fails` and `end_panics`.
 
 use std::{process::Command, thread, time::Duration};
 
-use cluster_client::{Liveness, MasterBuilder, Program, Remedy};
+use cluster_client::{Error, ErrorKind, Liveness, MasterBuilder, Program, Remedy, Result};
 
 use crate::fixture::{Keys, millis_of, say};
 
@@ -38,6 +39,9 @@ pub(crate) fn describe(mut cluster: MasterBuilder, keys: &Keys) -> MasterBuilder
     }
     if let Some(program) = keys.get("worker_program") {
         cluster = cluster.worker_command(foreign(program, keys));
+    }
+    if keys.get("on_panic").is_some_and(|remedy| remedy == "report") {
+        cluster = cluster.on_worker_panic(Remedy::Report);
     }
     cluster.liveness(liveness)
 }
@@ -98,11 +102,23 @@ pub(crate) async fn after_ready(name: &str, behaviour: &str) {
             std::panic::catch_unwind(|| panic!("the function catches its own")).unwrap_err();
             say(name, "caught its panic");
         }
+        ("exit", code) => std::process::exit(code.parse().unwrap()),
+        ("abort", _) => std::process::abort(),
+        ("panic_later", _) => panic!("the fixture panics later"),
         ("daemon", _) => start_daemon("exec sleep 1000"),
         ("stubborn_daemon", _) => {
             start_daemon("trap '' TERM; sleep 1000 & while :; do sleep 1000; done");
         }
         _ => {}
+    }
+}
+
+/// How the clean-up goes.
+pub(crate) fn end(behaviour: &str) -> Result<()> {
+    match behaviour {
+        "end_fails" => Err(Error::new(ErrorKind::Io, "the clean-up of the fixture failed")),
+        "end_panics" => panic!("the clean-up of the fixture panics"),
+        _ => Ok(()),
     }
 }
 

@@ -1,14 +1,16 @@
 """An agent or a worker in another language, from proto/cluster/v1/control.proto alone.
 
 Its argument is a behaviour: `die` exits before it is ready, `hang` is never ready, `fail` says why
-it ends, `pings` answers pings, `frozen` says that it does and does not; nothing is a good process.
+it ends, `pings` answers pings, `frozen` says that it does and does not, `panics` tells of an exception; nothing is a good process.
 """
 
 import os
+import select
 import signal
 import socket
 import struct
 import sys
+import threading
 import time
 
 VERSION = 2
@@ -138,18 +140,35 @@ def main():
     if name != "agent" and behaviour == "":
         greet(welcome)
         say(name, "has seen the agent")
+    if "http" in welcome["listeners"]:
+        listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("http")])
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
     link.send(READY)
     say(name, "ready")
     while True:
         number, body = link.receive()
         if number == CLUSTER_READY:
             say(name, "cluster-ready")
+        if number == CLUSTER_READY and behaviour == "panics":
             link.send(PANICKED, field(1, 1) + field(2, b"an exception of Python"))
         if number == PING and behaviour == "pings":
             seq = dict(fields(body))[1]
             link.send(PONG, field(1, seq) + field(2, 1))
             if seq == 3:
                 say(name, "answered three pings")
+
+
+def serve(listener):
+    """Answers each connection with the pid of this process."""
+    while True:
+        # It does not block, and another process may be faster.
+        select.select([listener], [], [])
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            continue
+        with connection:
+            connection.sendall(str(os.getpid()).encode())
 
 
 def greet(welcome):

@@ -12,6 +12,7 @@ crate::tests![
     one_that_dies_is_replaced_and_one_that_fails_says_why,
     one_that_is_never_ready_ends_the_start,
     one_that_answers_pings_is_judged_and_others_are_not,
+    one_that_tells_of_an_exception_is_treated_as_one_that_panicked,
     a_master_that_is_killed_takes_them_along,
     one_that_knows_nothing_of_the_link_is_ready_when_it_has_lived,
     one_that_knows_nothing_and_dies_is_not_ready,
@@ -43,7 +44,6 @@ fn workers_of_another_language_are_welcomed_ready_and_stopped() {
             let pid = cluster.pid(&name);
             cluster.find(&format!("{name} {pid} has seen the agent"));
             cluster.find(&format!("{name} {pid} cluster-ready"));
-            cluster.find(&format!(" panicked worker {index} {pid} 1 an exception of Python"));
         }
         let cluster = stop(cluster);
         assert_eq!(cluster.count("shuts down"), 3);
@@ -113,6 +113,21 @@ fn one_that_answers_pings_is_judged_and_others_are_not() {
     cluster.wait(&format!(" unresponsive worker 0 {pid} frozen Replace"));
     cluster.wait(&format!(" died worker 0 (pid {pid}) was frozen"));
     cluster.wait(" ready worker 0 ");
+    stop(cluster);
+}
+
+fn one_that_tells_of_an_exception_is_treated_as_one_that_panicked() {
+    let arguments = "workers=1 worker_program=python:panics on_panic=report";
+    let mut cluster = Cluster::ready(arguments);
+    let pid = cluster.pid("worker-0");
+    cluster.find(&format!(" panicked worker 0 {pid} 1 an exception of Python"));
+    let cluster = stop(cluster);
+    assert_eq!(cluster.count(" started worker 0 "), 1);
+    let arguments = "workers=1 worker_program=python:panics healthy_ms=0";
+    let mut cluster = Cluster::ready(arguments);
+    let pid = cluster.pid("worker-0");
+    cluster.find(&format!(" panicked worker 0 {pid} 1 an exception of Python"));
+    until("it is replaced", || !is_alive(pid));
     stop(cluster);
 }
 

@@ -58,7 +58,7 @@ fn blocked_runtimes_of_both_roles_are_noticed_and_replaced() {
             cluster.find(&format!(" died {process} "));
             // It was asked first, did not hear it, and was killed when its time was up.
             let died = &cluster.said[cluster.position(&format!(" died {process} "))];
-            assert!(died.contains("was blocked") && died.contains("signal 9"), "{died}");
+            assert!(died.contains("blocked") && died.contains("signal 9"), "{died}");
             until_ready_twice(&mut cluster, process);
             stop(cluster);
         }

@@ -7,17 +7,36 @@
 //! same arguments.
 
 #[cfg(target_os = "linux")]
+mod cli;
+#[cfg(target_os = "linux")]
+mod cli_logs;
+#[cfg(target_os = "linux")]
+mod cli_start;
+#[cfg(target_os = "linux")]
+mod cli_stop;
+#[cfg(target_os = "linux")]
+mod cli_systemd;
+mod endings;
+#[cfg(target_os = "linux")]
+mod examples;
+#[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
 mod fixture_health;
+#[cfg(target_os = "linux")]
+mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
+mod listen;
+#[cfg(target_os = "linux")]
 mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod messenger;
 #[cfg(target_os = "linux")]
 mod orphans;
 #[cfg(target_os = "linux")]
@@ -30,6 +49,8 @@ mod start;
 mod stop;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod talk;
 
 /// The tests read `/proc` to know who is alive, so they run where there is one.
 #[cfg(not(target_os = "linux"))]
@@ -39,8 +60,14 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    if std::env::args().nth(1).as_deref() == Some("--fixture") {
-        return fixture::main();
+    match std::env::args().nth(1).as_deref() {
+        Some("--fixture") => return fixture::main(),
+        Some("--announce") => return examples::announce::main(),
+        Some("--shared-cache") => return examples::shared_cache::main(),
+        _ => {}
+    }
+    if std::env::var_os(fixture::KEYS).is_some() {
+        return fixture::command_line();
     }
     support::adopt_orphans();
     let trial = |(name, test): (&str, fn())| {
@@ -55,10 +82,18 @@ fn main() -> std::process::ExitCode {
         restart::TESTS,
         loss::TESTS,
         identity::TESTS,
+        cli_start::TESTS,
+        cli_stop::TESTS,
+        cli_logs::TESTS,
+        cli_systemd::TESTS,
+        messenger::TESTS,
+        examples::TESTS,
         liveness::TESTS,
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        listen::TESTS,
+        endings::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

@@ -65,7 +65,7 @@ fn init_of(cluster: &Cluster) -> u32 {
         }
         assert!(
             Instant::now() < deadline,
-            "`unshare --pid --fork --mount-proc` starts nothing; this test needs the rights of root"
+            "`unshare --pid --fork --mount-proc` starts nothing; it takes root or user namespaces"
         );
     }
 }

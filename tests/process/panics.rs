@@ -1,10 +1,12 @@
 //! Panics that do not end their process.
 
-use crate::support::{Cluster, Signal};
+use crate::support::{Cluster, Signal, is_alive, until};
 
 crate::tests![
     panics_of_tasks_and_threads_are_told_with_their_place,
     a_storm_of_panics_is_counted_and_told_now_and_then,
+    a_worker_is_replaced_after_a_panic_and_goes_on_where_that_is_set,
+    one_whose_replacements_panic_is_replaced_ever_more_slowly,
     what_ends_the_process_or_is_caught_by_the_function_is_not_counted,
 ];
 
@@ -50,6 +52,42 @@ impl Cluster {
         let told = self.said.iter().rev().find(|line| line.contains(" panicked agent "));
         told.map_or(0, |line| line.split(' ').nth(5).unwrap().parse().unwrap())
     }
+}
+
+fn a_worker_is_replaced_after_a_panic_and_goes_on_where_that_is_set() {
+    for behaviour in ["task_panic", "thread_panic"] {
+        let arguments = format!("workers=2 worker0={behaviour} worker_next=none healthy_ms=0");
+        let mut cluster = Cluster::ready(&arguments);
+        let old = cluster.pid("worker-0");
+        let other = cluster.pid("worker-1");
+        cluster.find(&format!(" panicked worker 0 {old} 1 "));
+        until("it is gone", || !is_alive(old));
+        assert!(is_alive(other));
+        while cluster.count(" ready worker 0 ") < 2 {
+            cluster.wait(" ready worker 0 ");
+        }
+        let cluster = stop(cluster);
+        assert_eq!(cluster.count(" started worker 0 "), 2);
+        // It was asked, and cleaned up.
+        assert_eq!(cluster.count(&format!("worker-0 {old} shuts down")), 1);
+        assert_eq!(cluster.count("shuts down"), 4);
+    }
+    let mut cluster = Cluster::start("workers=1 worker=task_panic on_panic=report healthy_ms=0");
+    cluster.find("cluster-ready ");
+    cluster.find(" panicked worker 0 ");
+    let cluster = stop(cluster);
+    assert_eq!(cluster.count(" started worker 0 "), 1);
+}
+
+fn one_whose_replacements_panic_is_replaced_ever_more_slowly() {
+    let mut cluster = Cluster::ready("workers=1 worker=task_panic backoff_ms=100");
+    let begin = std::time::Instant::now();
+    while cluster.count(" ready worker 0 ") < 5 {
+        cluster.wait(" ready worker 0 ");
+    }
+    // Pauses of 100, 200, 400 and 800 ms lie between them.
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(1400), "{:?}", begin.elapsed());
+    stop(cluster);
 }
 
 fn what_ends_the_process_or_is_caught_by_the_function_is_not_counted() {

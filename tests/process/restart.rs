@@ -152,7 +152,8 @@ fn a_replacement_comes_from_the_program_that_was_started() {
 }
 
 fn a_panic_in_a_task_does_not_end_its_process() {
-    let mut cluster = Cluster::start("workers=1 agent=task_panic worker=task_panic");
+    let mut cluster =
+        Cluster::start("workers=1 agent=task_panic worker=task_panic on_panic=report");
     cluster.wait(" lost a task: true");
     cluster.wait(" lost a task: true");
     cluster.find("cluster-ready ");

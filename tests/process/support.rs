@@ -78,10 +78,13 @@ impl Cluster {
     }
 
     /// Starts a fixture that is PID 1 of a namespace of its own. `master` is then the process
-    /// outside of it that waits for it. It takes the rights of root.
+    /// outside of it that waits for it. Who is not root needs namespaces of users for it.
     pub(crate) fn start_as_init(arguments: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
         command.arg(std::env::current_exe().unwrap());
         let mut cluster = Self::start_command(command, arguments);
         cluster.pids_are_foreign = true;
@@ -127,6 +130,17 @@ impl Cluster {
     /// The lines that contain this, once all processes are gone.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.said.iter().filter(|line| has(line, text)).count()
+    }
+
+    /// Waits until this many lines contain this.
+    pub(crate) fn wait_count(&mut self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count(text) < count {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(why) => panic!("no {count} lines `{text}` ({why}) in {:#?}", self.said),
+            }
+        }
     }
 
     /// Where the first line that contains this is.

@@ -3,7 +3,7 @@
 use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use cluster_client::{Agent, Change, Cluster, Master, Worker};
+use cluster_client::{Agent, Change, Cluster, Master, Worker, cli::Command};
 use config_center::{
     api::ApiClient,
     client::{ConfigClient, ConfigOptions, Entry, Instance},
@@ -14,26 +14,29 @@ use config_center::{
 #[derive(Debug, Clone, Parser)]
 struct Args {
     /// URL of a member of the etcd cluster; give it once for each.
-    #[arg(long, required = true)]
+    #[arg(long, global = true, default_value = "http://127.0.0.1:2379")]
     etcd: Vec<String>,
     /// How many workers to run.
     #[arg(long, default_value_t = 4)]
     workers: u32,
     /// The key that each worker watches.
-    #[arg(long, default_value = "app/config")]
+    #[arg(long, global = true, default_value = "app/config")]
     key: String,
     /// The service of which each worker registers as an instance.
-    #[arg(long, default_value = "config_center")]
+    #[arg(long, global = true, default_value = "config_center")]
     service: String,
     /// Also watch the instances of the service.
-    #[arg(long)]
+    #[arg(long, global = true)]
     instances: bool,
     /// Seconds after which etcd drops the registrations of a host that died.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, global = true, default_value_t = 5)]
     lease_ttl: u64,
     /// Report as JSON, one object a line.
     #[arg(long)]
     json: bool,
+    /// Without one, the cluster runs in the foreground.
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -44,11 +47,15 @@ fn main() -> ExitCode {
     let is_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(is_terminal).init();
     let (for_agent, for_worker) = (args.clone(), args.clone());
-    Master::builder()
+    let cluster = Master::builder()
         .workers(args.workers)
         .agent(move |agent| run_agent(agent, for_agent.clone()))
-        .worker(move |worker| run_worker(worker, for_worker.clone()))
-        .main()
+        .worker(move |worker| run_worker(worker, for_worker.clone()));
+    match args.command {
+        Some(command) => command.run(cluster),
+        // Many at once may run so, as in the tests: they are no instances to be found.
+        None => cluster.run_blocking(),
+    }
 }
 
 async fn run_agent(agent: Agent, args: Args) -> Outcome {

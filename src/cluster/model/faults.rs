@@ -10,6 +10,7 @@ pub(super) struct Faults {
     pub(super) losses: u64,
     pub(super) leader_kills: u64,
     pub(super) leader_stops: u64,
+    pub(super) hand_overs: u64,
     pub(super) follower_kills: u64,
     pub(super) follower_stops: u64,
     pub(super) refusals: u64,
@@ -26,6 +27,7 @@ impl Faults {
         self.losses += other.losses;
         self.leader_kills += other.leader_kills;
         self.leader_stops += other.leader_stops;
+        self.hand_overs += other.hand_overs;
         self.follower_kills += other.follower_kills;
         self.follower_stops += other.follower_stops;
         self.refusals += other.refusals;
@@ -42,6 +44,7 @@ impl Faults {
             self.losses,
             self.leader_kills,
             self.leader_stops,
+            self.hand_overs,
             self.follower_kills,
             self.follower_stops,
             self.refusals,

@@ -63,6 +63,11 @@ pub(super) enum Operation {
         abrupt: bool,
         pause: u64,
     },
+    /// Milliseconds to drain, and until the next leader starts.
+    HandOver {
+        drain: u64,
+        pause: u64,
+    },
     RestartFollower {
         place: usize,
         abrupt: bool,
@@ -110,6 +115,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => place().prop_map(|place| O::Thaw { place }),
         2 => (any::<bool>(), 0_u64..15_000)
             .prop_map(|(abrupt, pause)| O::RestartLeader { abrupt, pause }),
+        2 => (prop_oneof![0_u64..100, 100_u64..15_000], 0_u64..15_000)
+            .prop_map(|(drain, pause)| O::HandOver { drain, pause }),
         2 => (place(), any::<bool>())
             .prop_map(|(place, abrupt)| O::RestartFollower { place, abrupt }),
         6 => (place(), 0..KEYS).prop_map(|(place, key)| O::Publish { place, key }),

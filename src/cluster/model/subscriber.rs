@@ -53,6 +53,8 @@ enum Shown {
 pub(super) enum Hop {
     Up,
     Down,
+    /// The link only: its leader hands over.
+    Leaving,
     /// The link only: it is there, and carries nothing.
     Frozen,
 }
@@ -212,7 +214,7 @@ impl Subscriber {
                 !is_live
             }
             (Hop::Frozen, _) => true,
-            (Hop::Down, _) if link.1.elapsed() > AT_ONCE => !is_live,
+            (Hop::Down | Hop::Leaving, _) if link.1.elapsed() > AT_ONCE => !is_live,
             (Hop::Up, Hop::Down) if lasts(link.1, AT_ONCE) && lasts(stream.1, AT_ONCE) => !is_live,
             (Hop::Up, Hop::Up) if lasts(link.1, AT_ONCE) && lasts(stream.1, in_touch) => {
                 is_live && has_value

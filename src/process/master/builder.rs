@@ -1,13 +1,10 @@
-//! [`Master::builder`]: what the cluster consists of, and the two ways to run it.
+//! [`Master::builder`]: what the cluster consists of, and the ways to run it.
+
+#[cfg(feature = "cli")]
+mod command_line;
 
 use std::{
-    ffi::OsString,
-    fmt,
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::ExitCode,
-    thread,
-    time::Duration,
+    ffi::OsString, fmt, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration,
 };
 
 use tokio::{
@@ -19,7 +16,8 @@ use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
     handle::{MasterHandle, Observe, Request, Requests},
-    liveness::Liveness,
+    listen::{self, Wanted},
+    liveness::{Liveness, Remedy},
     program::Program,
     restart::RestartPolicy,
     supervisor::{Setup, supervise},
@@ -36,9 +34,6 @@ use crate::{
     },
     protocol::handshake::Token,
 };
-
-/// How many connections wait on the cluster port while no agent accepts them.
-const BACKLOG: i32 = 4096;
 
 /// The front door of the process plane: [`Master::builder`].
 #[derive(Debug)]
@@ -75,12 +70,17 @@ impl Master {
             agent: None,
             worker: None,
             launch: Launch::default(),
+            listeners: Vec::new(),
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
             liveness: Liveness::default(),
+            #[cfg(feature = "schedule")]
+            environment: None,
+            on_worker_panic: Remedy::Replace,
             current_thread: false,
             observe: None,
+            console: None,
         }
     }
 }
@@ -93,12 +93,18 @@ pub struct MasterBuilder {
     agent: Option<RoleFn<Agent>>,
     worker: Option<RoleFn<Worker>>,
     launch: Launch,
+    listeners: Vec<Wanted>,
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
     liveness: Liveness,
+    #[cfg(feature = "schedule")]
+    environment: Option<String>,
+    on_worker_panic: Remedy,
     current_thread: bool,
     observe: Option<Observe>,
+    /// The command line's own observer.
+    console: Option<Observe>,
 }
 
 impl fmt::Debug for MasterBuilder {
@@ -136,7 +142,7 @@ impl MasterBuilder {
     /// [`Worker::ready`], waits for [`Worker::shutdown`], cleans up and returns.
     ///
     /// What it started and left behind is killed when its process is gone, as far as it is in the
-    /// process group. Only a process that made a session of its own (`setsid`) outlives it.
+    /// process group. A process that left the group (`setsid`) outlives it, and ends with the cluster.
     pub fn worker<F, Fut, E>(mut self, worker: F) -> Self
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
@@ -192,6 +198,46 @@ impl MasterBuilder {
         self
     }
 
+    /// A listening TCP socket for the workers, which [`Worker::listener`] gives them by this name.
+    /// The master binds it before it starts anybody and keeps it, so that connections wait in its
+    /// backlog (4,096, or what the system allows) while no worker accepts them, and none is refused
+    /// when workers are replaced. All workers accept on the one socket.
+    ///
+    /// `address` is what [`ToSocketAddrs`](std::net::ToSocketAddrs) reads: `"127.0.0.1:7001"`,
+    /// `"[::]:80"`, `"localhost:7001"`, or a [`SocketAddr`](std::net::SocketAddr). Port 0 is one of
+    /// the system's choice, which [`MasterHandle::listening`] tells. Of a name that stands for
+    /// several addresses, the first that can be bound is taken.
+    ///
+    /// It is an error of the start if the address can't be bound, if two have one name, if a name is
+    /// `cluster` or longer than 64 bytes, or if there are more than 32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::process::ExitCode;
+    /// use cluster_client::{Agent, Error, Master, Worker};
+    ///
+    /// async fn worker(worker: Worker) -> Result<(), Error> {
+    ///     let listener = worker.listener("http")?;
+    ///     worker.ready().await?;
+    ///     loop {
+    ///         tokio::select! {
+    ///             Ok((connection, _)) = listener.accept() => drop(connection),
+    ///             () = worker.shutdown() => return Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// # async fn agent(agent: Agent) -> Result<(), Error> { Ok(()) }
+    ///
+    /// fn main() -> ExitCode {
+    ///     Master::builder().listen("http", "127.0.0.1:7001").agent(agent).worker(worker).main()
+    /// }
+    /// ```
+    pub fn listen(mut self, name: impl Into<String>, address: impl fmt::Display) -> Self {
+        self.listeners.push(Wanted { name: name.into(), address: address.to_string() });
+        self
+    }
+
     /// How long a process may take from its start until it is ready. Default 30 s. One that takes
     /// longer ends the start; as a replacement it is killed and started again.
     pub fn ready_timeout(mut self, limit: Duration) -> Self {
@@ -229,8 +275,29 @@ impl MasterBuilder {
         self
     }
 
+    /// What the environment of this cluster is called, as `prod`: jobs that are
+    /// [`only_in`](crate::Schedule::only_in) others are not due here. Default: the value of the
+    /// variable `CLUSTER_CLIENT_ENV`, where it is set and not empty.
+    #[cfg(feature = "schedule")]
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
+        self
+    }
+
+    /// What is done about a worker in which something else than its function panicked: a task, say.
+    /// Default: [`Remedy::Replace`], since a part of it may be missing now; its replacement is ready
+    /// before it is asked to stop. It comes at once where the worker was ready for `healthy_after`,
+    /// else after the pause of `restart_backoff`, during which the worker goes on.
+    ///
+    /// An agent lives on in any case. [`MasterEvent::Panicked`](super::MasterEvent::Panicked) tells
+    /// of both.
+    pub fn on_worker_panic(mut self, remedy: Remedy) -> Self {
+        self.on_worker_panic = remedy;
+        self
+    }
+
     /// Runs the functions of agent and workers on a current-thread runtime. Default: a
-    /// multi-thread one. It concerns [`main`](Self::main) alone.
+    /// multi-thread one. Where the program has made the runtime, in [`run`](Self::run), it has no effect.
     pub fn current_thread(mut self) -> Self {
         self.current_thread = true;
         self
@@ -248,37 +315,59 @@ impl MasterBuilder {
         self
     }
 
-    /// Runs the cluster: in the master until the cluster has stopped, in a child until its function
-    /// is done. It makes the runtimes itself, takes SIGTERM, SIGINT and SIGQUIT, and prints what
+    /// Runs the cluster, and makes the runtimes for it: in the master until the cluster has stopped,
+    /// in a child until its function is done. It takes SIGTERM, SIGINT and SIGQUIT, and prints what
     /// went wrong. Call it first in `main`, outside any runtime, and return what it returns.
     ///
-    /// The code is that of an [`Exit`]: 0, 1, or 101 after a panic. A child that loses its master
-    /// does not return; it exits with 110.
+    /// With the feature `cli` it also reads the program's arguments: `start`, `stop`, `status` and
+    /// the other commands of `cli::Command`; without arguments the cluster runs in the foreground. A
+    /// program that has arguments of its own embeds `cli::Command`, or uses
+    /// [`run_blocking`](Self::run_blocking) or [`run`](Self::run).
+    ///
+    /// The code is that of an [`Exit`]. A child that loses its master does not return; it exits with
+    /// 110.
     pub fn main(self) -> ExitCode {
+        #[cfg(feature = "cli")]
+        return self.live_or(crate::process::cli::main);
+        #[cfg(not(feature = "cli"))]
+        return self.run_blocking();
+    }
+
+    /// As [`main`](Self::main), and leaves the program's arguments alone, whatever the features.
+    pub fn run_blocking(self) -> ExitCode {
+        self.live_or(Self::lead)
+    }
+
+    /// In a child, lives its life; elsewhere does something else. Prints what went wrong.
+    pub(in crate::process) fn live_or(
+        self,
+        otherwise: impl FnOnce(Self) -> Result<Exit>,
+    ) -> ExitCode {
         let in_a_runtime =
             || Error::config("`main` starts its own runtimes; in a runtime, await `run` instead");
         let outcome = match identify() {
             Ok(_) if runtime::Handle::try_current().is_ok() => Err(in_a_runtime()),
-            Ok(Identity::Master) => self.main_of_master(),
-            Ok(Identity::Child(inheritance)) => self.main_of_child(*inheritance),
+            Ok(Identity::Master) => otherwise(self),
+            Ok(Identity::Child(inheritance)) => {
+                self.main_of_child(*inheritance).map(|()| Exit::Clean)
+            }
             Ok(Identity::Orphan) => refuse_orphan(),
             Err(error) => Err(error),
         };
-        let exit = match outcome {
-            Ok(()) => Exit::Clean,
-            Err(error) => {
-                report(&error);
-                if error.kind() == ErrorKind::Panicked { Exit::Panicked } else { Exit::Failed }
-            }
-        };
+        let exit = outcome.unwrap_or_else(|error| {
+            report(&error);
+            if error.kind() == ErrorKind::Panicked { Exit::Panicked } else { Exit::Failed }
+        });
         ExitCode::from(u8::try_from(exit.code()).unwrap_or(1))
     }
 
-    fn main_of_master(self) -> Result<()> {
+    /// Is the master, until the cluster has stopped.
+    pub(in crate::process) fn lead(self) -> Result<Exit> {
         let setup = self.set_up()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::io("can't start the runtime", &error))?;
-        runtime.block_on(supervise(setup, mpsc::unbounded_channel()))
+        runtime.block_on(supervise(setup, mpsc::unbounded_channel()))?;
+        Ok(Exit::Clean)
     }
 
     fn main_of_child(self, inheritance: Inheritance) -> Result<()> {
@@ -362,7 +451,7 @@ impl MasterBuilder {
         Ok(())
     }
 
-    /// Checks everything and binds the port.
+    /// Checks everything and binds the ports.
     fn set_up(mut self) -> Result<Setup> {
         self.check_roles()?;
         self.liveness.check()?;
@@ -373,14 +462,11 @@ impl MasterBuilder {
                 self.restart.shortest, self.restart.longest
             )));
         }
-        let workers = match self.workers {
-            Some(workers) => workers,
-            None => thread::available_parallelism().map_or(1, |count| count.get() as u32),
-        };
-        let listener = bind().map_err(|error| Error::io("can't bind the cluster port", &error))?;
-        let address = listener.local_addr();
-        let port =
-            address.map_err(|error| Error::io("can't bind the cluster port", &error))?.port();
+        let workers = self.workers.unwrap_or_else(default_workers);
+        let listening = listen::bind(&self.listeners)?;
+        let (listener, address) = listen::listen((Ipv4Addr::LOCALHOST, 0).into())
+            .map_err(|error| Error::io("can't bind the cluster port", &error))?;
+        let port = address.port();
         let token = Token::random()?;
         let setup = Setup {
             rules: Rules {
@@ -391,9 +477,12 @@ impl MasterBuilder {
                 restart: self.restart,
             },
             launch: std::mem::take(&mut self.launch),
-            shared: Shared { listener, port, token, workers },
+            shared: Shared { listener, listening, port, token, workers },
             liveness: self.liveness,
-            observe: self.observe.take(),
+            #[cfg(feature = "schedule")]
+            environment: self.environment.take().or_else(environment),
+            observers: self.observe.take().into_iter().chain(self.console.take()).collect(),
+            on_worker_panic: self.on_worker_panic,
         };
         Ok(setup)
     }
@@ -424,18 +513,18 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Binds a port of the system's choice on the loopback.
-fn bind() -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // A second call changes the backlog, which is 128 from the standard library: less than what may
-    // wait while an agent is replaced.
-    rustix::net::listen(&listener, BACKLOG)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// What the environment is called by who started the master.
+#[cfg(feature = "schedule")]
+fn environment() -> Option<String> {
+    std::env::var("CLUSTER_CLIENT_ENV").ok().filter(|name| !name.is_empty())
+}
+
+fn default_workers() -> u32 {
+    thread::available_parallelism().map_or(1, |count| count.get() as u32)
 }
 
 /// Says what went wrong where it will be seen: in the log, or without one on stderr.
-fn report(error: &Error) {
+pub(in crate::process) fn report(error: &Error) {
     if tracing::dispatcher::has_been_set() {
         tracing::error!("{error}");
     } else {
@@ -501,16 +590,5 @@ mod tests {
     fn the_environment_of_children_is_not_shown() {
         let shown = format!("{:?}", whole().env("PASSWORD", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
-    }
-
-    #[test]
-    fn the_port_takes_more_connections_than_a_host_has_workers() {
-        let listener = bind().unwrap();
-        let address = listener.local_addr().unwrap();
-        // Nobody accepts. The standard library's backlog of 128 would block here.
-        let limit = Duration::from_secs(2);
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
-        let waiting: Vec<_> = (0..400).map(connect).collect();
-        assert_eq!(waiting.len(), 400);
     }
 }

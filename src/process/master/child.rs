@@ -5,7 +5,7 @@ use std::{
     io::{self, PipeReader},
     net::TcpListener,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     dispatcher::{Event, Words},
+    listen::Listening,
     outbox::{Outbox, Outgoing, Room, outbox},
     program::Program,
     tail::Tail,
@@ -73,6 +74,8 @@ pub(super) struct Launch {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) listener: TcpListener,
+    /// The application's, for the workers.
+    pub(super) listening: Vec<Listening>,
     pub(super) port: u16,
     pub(super) token: Token,
     pub(super) workers: u32,
@@ -130,11 +133,10 @@ impl Child {
 
         // One that knows nothing of the link has closed its end already.
         let welcome = Body::Welcome(shared.welcome(name, generation, peers));
-        let fds = [shared.listener.as_fd()];
-        let fds = if name == ProcessName::Agent { &fds[..] } else { &[] };
+        let fds = shared.descriptors(name);
         // The socket is empty, so this does not block. A child that is gone already is noticed by
         // its death.
-        match write_blocking(&ours, welcome, fds) {
+        match write_blocking(&ours, welcome, &fds) {
             Ok(()) | Err(LinkError::Gone) => {}
             Err(error) => return Err(io::Error::other(error.to_string())),
         }
@@ -146,6 +148,11 @@ impl Child {
             None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
         };
         Ok(Self { name, pid, process, outbox, talk, tail })
+    }
+
+    /// Whether there is still a link to it.
+    pub(super) fn listens(&self) -> bool {
+        self.outbox.is_open()
     }
 
     /// Says something to the child. Gives back what there is no room for, because the child does
@@ -270,11 +277,22 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 impl Shared {
+    /// What comes with the welcome, in the order in which it names them.
+    fn descriptors(&self, name: ProcessName) -> Vec<BorrowedFd<'_>> {
+        match name {
+            ProcessName::Worker(_) => {
+                self.listening.iter().map(|listening| listening.socket.as_fd()).collect()
+            }
+            ProcessName::Master | ProcessName::Agent => vec![self.listener.as_fd()],
+        }
+    }
+
     fn welcome(&self, name: ProcessName, generation: u32, peers: Peers) -> Welcome {
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
                 let place = WorkerPlace { index, count: self.workers };
-                (welcome::Place::Worker(place), Vec::new())
+                let names = self.listening.iter().map(|listening| listening.name.clone());
+                (welcome::Place::Worker(place), names.collect())
             }
             ProcessName::Master | ProcessName::Agent => {
                 (welcome::Place::Agent(AgentPlace {}), vec![CLUSTER_LISTENER.to_owned()])
@@ -392,5 +410,59 @@ fn words(body: Body) -> Result<Words, Box<Body>> {
             How::Panicked(text) => Words::Panicked(text),
         }),
         other => Err(Box::new(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream as Blocking, time::Duration};
+
+    use prost::Message;
+
+    use super::*;
+    use crate::protocol::pb::{Control, MessageReceipt, SendMessage};
+
+    /// The master's end of a link to a process that does with the other end what it wants.
+    fn link() -> (Blocking, Outbox, mpsc::Receiver<Heard>, JoinHandle<()>) {
+        let (ours, theirs) = Blocking::pair().unwrap();
+        let (outbox, outgoing) = outbox();
+        let (hears, heard) = mpsc::channel(64);
+        let link = split(ours, Inbox::default()).unwrap();
+        let talk = tokio::spawn(talk(link, outgoing, ProcessName::Agent, 7, hears));
+        (theirs, outbox, heard, talk)
+    }
+
+    #[tokio::test]
+    async fn one_that_floods_and_does_not_read_is_not_read_either() {
+        let (mut theirs, outbox, mut heard, _talk) = link();
+        // Long enough for a machine that is busy, since its end means that nobody reads any more.
+        theirs.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+        let flood = tokio::task::spawn_blocking(move || {
+            let message = SendMessage { data: vec![b'1'; 1024].into(), ..SendMessage::default() };
+            let control = Control { body: Some(Body::SendMessage(message)) }.encode_to_vec();
+            let frame = [&(control.len() as u32).to_be_bytes()[..], &control].concat();
+            let sent = (0..100_000).take_while(|_| theirs.write_all(&frame).is_ok()).count();
+            (sent, theirs)
+        });
+        let answers = async {
+            let receipt = MessageReceipt { id: 1, taken: 1, ..MessageReceipt::default() };
+            while let Some(Heard::Frame(_)) = heard.recv().await {
+                outbox.push(Body::MessageReceipt(receipt)).unwrap();
+            }
+        };
+        let (sent, _theirs) = tokio::select! {
+            sent = flood => sent.unwrap(),
+            () = answers => unreachable!("the link ends with the test"),
+        };
+        assert!((500..10_000).contains(&sent), "{sent} frames were read");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_ends_the_link() {
+        let (mut theirs, _outbox, mut heard, talk) = link();
+        theirs.write_all(&[0, 0, 0, 3, 0xff, 0xff, 0xff]).unwrap();
+        talk.await.unwrap();
+        assert!(heard.recv().await.is_none());
+        assert!(theirs.write_all(&[0]).is_err(), "it is closed, so the child exits");
     }
 }

@@ -1,14 +1,21 @@
 //! The handle that the master gives to its observer.
 
-use std::{pin::Pin, sync::Arc, thread};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, thread};
 
 use tokio::{
     runtime,
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::event::MasterEvent;
+#[cfg(feature = "schedule")]
+use super::jobs::Answer;
+use super::{channels::Channels, event::MasterEvent};
 use crate::process::messenger::{Hub, Messenger};
+#[cfg(feature = "schedule")]
+use crate::{
+    error::{Error, Result},
+    process::schedule::{JobStatus, RunOutcome},
+};
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
@@ -18,6 +25,20 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
+    /// What channels the processes take part in; answered within about a second.
+    Inspect(oneshot::Sender<Channels>),
+    /// Something about jobs.
+    #[cfg(feature = "schedule")]
+    Jobs(AboutJobs),
+}
+
+/// What is asked about jobs.
+#[cfg(feature = "schedule")]
+#[derive(Debug)]
+pub(super) enum AboutJobs {
+    Status(oneshot::Sender<Vec<JobStatus>>),
+    /// To run the one of this name.
+    Run(String, Answer),
 }
 
 /// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by
@@ -36,13 +57,16 @@ pub struct MasterHandle {
     events: broadcast::Receiver<MasterEvent>,
     hub: Arc<Hub>,
     port: u16,
+    /// The application's listening sockets.
+    listening: Arc<[(String, SocketAddr)]>,
 }
 
 impl Clone for MasterHandle {
     fn clone(&self) -> Self {
         let events = self.events.resubscribe();
         let (requests, hub) = (self.requests.clone(), Arc::clone(&self.hub));
-        Self { requests, events, hub, port: self.port }
+        let listening = Arc::clone(&self.listening);
+        Self { requests, events, hub, port: self.port, listening }
     }
 }
 
@@ -52,8 +76,9 @@ impl MasterHandle {
         events: broadcast::Receiver<MasterEvent>,
         hub: Arc<Hub>,
         port: u16,
+        listening: Arc<[(String, SocketAddr)]>,
     ) -> Self {
-        Self { requests, events, hub, port }
+        Self { requests, events, hub, port, listening }
     }
 
     /// Waits for the next event. `None` after the last process is gone. An observer that is more
@@ -93,10 +118,56 @@ impl MasterHandle {
         Messenger::new(Arc::clone(&self.hub))
     }
 
+    /// The address of a listening socket of the application, as
+    /// [`MasterBuilder::listen`](super::MasterBuilder::listen) named it; with the port that the
+    /// system chose where that was asked for. `None`: there is none of this name.
+    #[must_use]
+    pub fn listening(&self, name: &str) -> Option<SocketAddr> {
+        let found = self.listening.iter().find(|(known, _)| known == name);
+        found.map(|(_, address)| *address)
+    }
+
     /// The cluster port, on `127.0.0.1`.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+#[cfg(feature = "schedule")]
+impl MasterHandle {
+    /// The jobs of the cluster, by name, with their last runs. There are none once the cluster has
+    /// stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
+    pub async fn jobs(&self) -> Vec<JobStatus> {
+        let (answer, answered) = oneshot::channel();
+        // A master that is gone drops the request, and with it the answer.
+        let _ = self.requests.send(Request::Jobs(AboutJobs::Status(answer)));
+        answered.await.unwrap_or_default()
+    }
+
+    /// Runs a job now, whether it is due, disabled, or for another environment, and waits for the end
+    /// of the run. Its overlap policy holds: the outcome may be [`RunOutcome::Skipped`]. Of a job on
+    /// all workers it is the first outcome that is no success, when all have run it.
+    ///
+    /// Who wants to decide by rules of its own when a job runs, can disable it and call this.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such job (the error names those that there are), no ready worker has it, or
+    /// the cluster is not ready yet or stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// The job runs, even where the future is dropped after its first poll.
+    pub async fn run_job(&self, name: impl Into<String>) -> Result<RunOutcome> {
+        let (answer, answered) = oneshot::channel();
+        // As above.
+        let _ = self.requests.send(Request::Jobs(AboutJobs::Run(name.into(), answer)));
+        answered.await.unwrap_or_else(|_| Err(Error::closed("the cluster")))
     }
 }
 

@@ -63,16 +63,16 @@ pub struct Liveness {
     asks: bool,
 }
 
-/// What is done about a process that does not answer.
+/// What is done about a process that does not answer ([`Liveness`]), or about a worker in which
+/// something panicked ([`MasterBuilder::on_worker_panic`](super::MasterBuilder::on_worker_panic)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
-    /// It is left alone. The log, [`MasterEvent::Unresponsive`](super::MasterEvent::Unresponsive)
-    /// and the status tell of it.
+    /// It is left alone. The log, the events and the status tell of it.
     Report,
-    /// It is told of in the same places, and replaced: one that is frozen is killed with its process
-    /// group and started again, as after any death; one that is blocked is asked to stop first, and
-    /// a worker's replacement is ready before.
+    /// It is told of in the same places, and replaced. One that is frozen is killed with its process
+    /// group and started again, as after any death; any other is asked to stop, and a worker's
+    /// replacement is ready before.
     Replace,
 }
 

@@ -4,13 +4,18 @@
 //! [`supervisor`] makes its events and carries out its actions; [`child`] is one process.
 
 mod builder;
+mod channels;
 mod child;
 mod dispatcher;
 mod event;
 mod handle;
+#[cfg(feature = "schedule")]
+mod jobs;
+mod listen;
 mod liveness;
 mod orphans;
 mod outbox;
+mod panics;
 mod proc;
 mod program;
 mod restart;
@@ -18,6 +23,8 @@ mod router;
 mod supervisor;
 mod tail;
 
+#[cfg(feature = "cli")]
+pub(super) use builder::report;
 pub use builder::{Master, MasterBuilder};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;

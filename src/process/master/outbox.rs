@@ -66,6 +66,11 @@ pub(super) fn outbox() -> (Outbox, Outgoing) {
 }
 
 impl Outbox {
+    /// Whether somebody writes what is put into it.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     /// Puts a frame at the end. Gives back one that there is no room for.
     pub(super) fn push(&self, body: Body) -> Result<(), Box<Body>> {
         let bytes = body.encoded_len();
@@ -84,9 +89,15 @@ impl Outbox {
 
 /// Whether the life of the child hangs on it, or what it believes of others.
 fn is_vital(body: &Body) -> bool {
+    // Of answers to claims there are few at a time.
     matches!(
         body,
-        Body::Welcome(_) | Body::ClusterReady(_) | Body::Peers(_) | Body::MessageReceipt(_)
+        Body::Welcome(_)
+            | Body::ClusterReady(_)
+            | Body::Peers(_)
+            | Body::MessageReceipt(_)
+            | Body::RunGranted(_)
+            | Body::RunRevoked(_)
     )
 }
 

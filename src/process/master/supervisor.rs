@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io, iter,
     sync::Arc,
     time::Duration,
 };
@@ -16,15 +16,21 @@ use tokio::{
 };
 
 use super::{
+    channels::{Channels, Inspector},
     child::{Child, FromChild, Heard, Launch, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Verdict},
+    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
     orphans::Orphans,
+    panics::Panics,
     proc::is_debugged,
     router::{Router, ToPid},
 };
+#[cfg(feature = "schedule")]
+use super::{handle::AboutJobs, jobs::Jobs};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::Now;
 use crate::{
     error::{Error, ErrorKind, Result},
     process::{
@@ -47,7 +53,11 @@ pub(super) struct Setup {
     pub(super) launch: Launch,
     pub(super) shared: Shared,
     pub(super) liveness: Liveness,
-    pub(super) observe: Option<Observe>,
+    /// The environment that jobs are told apart by.
+    #[cfg(feature = "schedule")]
+    pub(super) environment: Option<String>,
+    pub(super) observers: Vec<Observe>,
+    pub(super) on_worker_panic: Remedy,
 }
 
 /// Runs the whole life of the cluster, on a current-thread runtime, so that all children have the
@@ -62,18 +72,20 @@ pub(super) async fn supervise(
     let deaths = signal(SignalKind::child()).map_err(no_signals)?;
     let mut signals = (Stops::new().map_err(no_signals)?, deaths);
     let (hears, heard) = mpsc::channel(QUEUE);
-    let (tell, told) = broadcast::channel(EVENTS);
+    let tell = broadcast::Sender::new(EVENTS);
     let hub = Hub::new();
-    let observer = match setup.observe {
-        Some(observe) => {
-            let port = setup.shared.port;
-            let handle = MasterHandle::new(asks.clone(), told, Arc::clone(&hub), port);
-            let started = start_observer(observe, handle);
-            Some(started.map_err(|error| Error::io("can't start the observer", &error))?)
-        }
-        None => None,
-    };
+    let mut observers = Vec::new();
+    for observe in setup.observers {
+        let listening = &setup.shared.listening;
+        let listening = listening.iter().map(|one| (one.name.clone(), one.address)).collect();
+        let (told, hub, port) = (tell.subscribe(), Arc::clone(&hub), setup.shared.port);
+        let handle = MasterHandle::new(asks.clone(), told, hub, port, listening);
+        let started = start_observer(observe, handle);
+        observers.push(started.map_err(|error| Error::io("can't start the observer", &error))?);
+    }
     let mut supervisor = Supervisor {
+        panics: Panics::new(setup.rules.restart),
+        on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules),
         launch: setup.launch,
         shared: setup.shared,
@@ -82,7 +94,10 @@ pub(super) async fn supervise(
         hub: Arc::clone(&hub),
         hears,
         judge: Judge::new(setup.liveness),
+        #[cfg(feature = "schedule")]
+        jobs: Jobs::new(setup.environment, Now::read()),
         orphans: Orphans::adopt(),
+        inspector: Inspector::default(),
         tell,
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
@@ -92,16 +107,14 @@ pub(super) async fn supervise(
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
     hub.close();
-    wait_for_observer(observer, stop_timeout).await;
+    wait_for_observers(observers, stop_timeout).await;
     verdict.map_err(|text| Error::new(ErrorKind::Process, text))
 }
 
-/// The observer gets the time to say its last; what it does beyond that is cut off by the exit.
-async fn wait_for_observer(observer: Option<oneshot::Receiver<()>>, limit: Duration) {
-    if let Some(observer) = observer
-        && timeout(limit, observer).await.is_err()
-    {
-        tracing::warn!("the observer has not ended with the cluster; leaving it");
+/// Observers get the time to say their last; what they do beyond that is cut off by the exit.
+async fn wait_for_observers(observers: Vec<oneshot::Receiver<()>>, limit: Duration) {
+    if timeout(limit, futures::future::join_all(observers)).await.is_err() {
+        tracing::warn!("an observer has not ended with the cluster; leaving it");
     }
 }
 
@@ -122,7 +135,13 @@ struct Supervisor {
     /// The messenger of the program around the master, which the router has for one process more.
     hub: Arc<Hub>,
     hears: mpsc::Sender<Heard>,
+    /// Asks the processes about their channels.
+    inspector: Inspector,
     judge: Judge,
+    #[cfg(feature = "schedule")]
+    jobs: Jobs,
+    panics: Panics,
+    on_worker_panic: Remedy,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -155,6 +174,15 @@ impl Supervisor {
                 // The sender lives in `supervise`.
                 Some(request) = asked.recv() => match request {
                     Request::Stop(error) => Event::Stop(error),
+                    #[cfg(feature = "schedule")]
+                    Request::Jobs(about) => {
+                        self.ask_jobs(about);
+                        continue;
+                    }
+                    Request::Inspect(answer) => {
+                        self.inspect(answer);
+                        continue;
+                    }
                 },
                 Some(()) = deaths.recv() => {
                     self.reap();
@@ -173,12 +201,24 @@ impl Supervisor {
         }
     }
 
+    /// Asks all who are able to answer about their channels.
+    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
+        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+            self.carry_out(Out::To(pid, question));
+        }
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
-        let dispatcher = self.dispatcher.next_deadline();
-        [dispatcher, self.router.next_deadline(), self.judge.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.dispatcher.next_deadline(),
+            self.router.next_deadline(),
+            self.judge.next_deadline(),
+            self.panics.next_deadline(),
+            #[cfg(feature = "schedule")]
+            self.jobs.next_deadline(),
+            self.inspector.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -186,10 +226,15 @@ impl Supervisor {
         let now = Instant::now();
         let frames = self.router.handle_tick(now);
         self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.handle_tick(now));
+        self.inspector.handle_tick(now);
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
-        let hangs: Vec<_> = hangs.collect();
-        std::iter::once(Event::Tick).chain(hangs).find_map(|event| self.dispatch(event))
+        let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
+        events.extend(self.panics.take_due(now).into_iter().map(replace));
+        events.into_iter().find_map(|event| self.dispatch(event))
     }
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
@@ -199,6 +244,7 @@ impl Supervisor {
         while let Some(event) = events.pop_front() {
             if let Event::Said { pid, words: Words::Taken { answers_pings: true }, .. } = event {
                 self.judge.take(pid);
+                self.inspector.watch(pid);
             }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
@@ -209,7 +255,7 @@ impl Supervisor {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
                     Action::Terminate { pid } => {
-                        self.judge.forget(pid);
+                        self.forget(pid);
                         let frames = self.router.on_leaving(pid);
                         self.say(frames);
                         self.signal(pid, Kill::TERM);
@@ -217,9 +263,7 @@ impl Supervisor {
                         self.signal(pid, Kill::CONT);
                     }
                     Action::Kill { pid } => self.signal(pid, Kill::KILL),
-                    Action::Tell(event) => {
-                        self.tell(event);
-                    }
+                    Action::Tell(event) => self.tell(event),
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
@@ -255,14 +299,20 @@ impl Supervisor {
                 // An answer never ends anything.
                 let _ = verdict.and_then(|verdict| self.carry_out_verdict(verdict));
             }
+            Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
+                if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
+                    self.panics.panicked(Instant::now(), process, pid);
+                }
             }
             body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
+            #[cfg(feature = "schedule")]
+            body if Jobs::takes(&body) => self.with_jobs(|jobs, now| jobs.on_frame(pid, body, now)),
             body => {
                 tracing::debug!(%process, pid, "a frame that this master does not know: {body:?}");
             }
@@ -275,8 +325,16 @@ impl Supervisor {
         match verdict {
             Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
             Verdict::Hangs(pid, how, remedy) => {
-                self.tell(MasterEvent::Unresponsive { process: name(pid)?, pid, how, remedy });
-                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
+                let process = name(pid)?;
+                self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
+                return match (remedy, how, process) {
+                    (Remedy::Report, ..) => None,
+                    // It may still serve somebody. A second agent can't be there beside the first.
+                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
+                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
+                    }
+                    _ => Some(Event::Hangs { pid, how }),
+                };
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
@@ -285,16 +343,49 @@ impl Supervisor {
         None
     }
 
+    /// Has the table of jobs do something, and does what it wants.
+    #[cfg(feature = "schedule")]
+    fn with_jobs(&mut self, does: impl FnOnce(&mut Jobs, Now) -> Vec<ToPid>) {
+        let frames = does(&mut self.jobs, Now::read());
+        self.say(frames);
+    }
+
+    #[cfg(feature = "schedule")]
+    fn ask_jobs(&mut self, about: AboutJobs) {
+        match about {
+            // Whoever asked may have gone.
+            AboutJobs::Status(answer) => drop(answer.send(self.jobs.status(Now::read()))),
+            AboutJobs::Run(name, answer) => {
+                self.with_jobs(|jobs, now| jobs.run(&name, answer, now));
+            }
+        }
+    }
+
+    /// A process is gone, or leaves, and is not watched over any more.
+    fn forget(&mut self, pid: u32) {
+        self.judge.forget(pid);
+        self.inspector.forget(pid);
+        self.panics.forget(pid);
+    }
+
     /// Tells the components, the log and whoever listens.
     fn tell(&mut self, event: MasterEvent) {
         log(&event);
         match event {
-            MasterEvent::Ready { pid, .. } => self.judge.watch(Instant::now(), pid),
-            MasterEvent::ClusterReady { .. } => self.hub.open(),
+            MasterEvent::Ready { pid, .. } => {
+                self.judge.watch(Instant::now(), pid);
+                self.panics.watch(Instant::now(), pid);
+            }
+            MasterEvent::ClusterReady { .. } => {
+                self.hub.open();
+                self.panics.open();
+            }
             _ => {}
         }
         let frames = self.router.on_event(&event);
         self.say(frames);
+        #[cfg(feature = "schedule")]
+        self.with_jobs(|jobs, now| jobs.on_event(&event, now));
         // There may be no observer.
         let _ = self.tell.send(event);
     }
@@ -310,18 +401,23 @@ impl Supervisor {
         match out {
             Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
             Out::To(pid, body) => {
-                // One that is gone does not hear it, and need not.
-                let Some(child) = self.children.get(&pid) else { return };
-                match child.say(body).map_err(|body| *body) {
-                    Ok(()) => {}
-                    Err(Body::DeliverMessage(message)) => {
-                        let receipt = self.router.on_no_room(pid, &message);
+                let child = self.children.get(&pid).filter(|child| child.listens());
+                let unsaid = match child {
+                    Some(child) => child.say(body).map_err(|body| *body),
+                    // One that is gone does not hear it, and need not; its sender must know.
+                    None => Err(body),
+                };
+                match (unsaid, child) {
+                    (Ok(()), _) => {}
+                    (Err(Body::DeliverMessage(message)), child) => {
+                        let is_full = child.is_some();
+                        let receipt = self.router.on_undelivered(pid, &message, is_full);
                         self.say(receipt);
                     }
-                    Err(_) => {
-                        let process = child.name;
-                        tracing::warn!(%process, pid, "it does not read; a frame is lost");
+                    (Err(_), Some(Child { name, .. })) => {
+                        tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
                     }
+                    (Err(_), None) => {}
                 }
             }
         }
@@ -333,7 +429,7 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.judge.forget(pid);
+            self.forget(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }

@@ -6,14 +6,14 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, BufReader, PipeReader, Read},
+    io::{self, PipeReader, Read},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use tokio::sync::oneshot;
 
-use crate::process::output::{LINE_BYTES, Sink};
+use crate::process::output::{Sink, copy_lines};
 
 /// How many lines are kept.
 const LINES: usize = 20;
@@ -69,38 +69,25 @@ struct Follow {
 
 impl Follow {
     fn run(self, stream: impl Read) {
-        let mut reader = BufReader::new(stream);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
+        copy_lines(stream, |line| {
+            match &self.tag {
+                Some(tag) => self.onward.write_tagged(tag, line),
+                None => self.onward.write(line),
             }
-            self.pass_on(&line);
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            let text = String::from_utf8_lossy(line).trim_end().to_owned();
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.len() == LINES {
                 lines.pop_front();
             }
             lines.push_back(text);
-        }
-    }
-
-    fn pass_on(&self, line: &[u8]) {
-        let Some(tag) = &self.tag else { return self.onward.write(line) };
-        let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
-        // In one piece, so that the lines of several processes do not mix.
-        self.onward.write(&[tag.as_bytes(), line, end].concat());
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::output::LogFile;
+    use crate::process::output::{LINE_BYTES, LogFile};
 
     fn follow(written: &[u8], tag: Option<&str>) -> (Vec<String>, Vec<u8>) {
         let file = tempfile::NamedTempFile::new().unwrap();

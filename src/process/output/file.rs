@@ -27,6 +27,10 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), file, identity: (meta.dev(), meta.ino()) })
     }
 
+    pub(in crate::process) fn into_file(self) -> File {
+        self.file
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let at_path = fs::metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
         if at_path.ok() != Some(self.identity)

@@ -8,7 +8,7 @@
 #[cfg(feature = "cli")]
 mod file;
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 #[cfg(feature = "cli")]
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +40,29 @@ impl Sink {
             #[cfg(feature = "cli")]
             Self::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
         };
+    }
+
+    /// Writes a line, or a piece of one that is too long, as a line that has this tag.
+    pub(super) fn write_tagged(&self, tag: &str, line: &[u8]) {
+        let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
+        // In one piece, so that the lines of several processes do not mix.
+        self.write(&[tag.as_bytes(), line, end].concat());
+    }
+}
+
+/// Reads lines until the end of the stream, with their ends, and in pieces where they are too long.
+pub(super) fn copy_lines(stream: impl Read, mut to: impl FnMut(&[u8])) {
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        match reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        }
+        to(&line);
+        line.clear();
     }
 }
 

@@ -22,6 +22,7 @@ impl World {
         for place in 0..PLACES {
             let (hop, relay) = match self.hub.links(place).relays.last() {
                 Some(relay) if relay.is_frozen() => (Hop::Frozen, Arc::as_ptr(relay).addr()),
+                Some(relay) if self.is_leaving => (Hop::Leaving, Arc::as_ptr(relay).addr()),
                 Some(relay) => (Hop::Up, Arc::as_ptr(relay).addr()),
                 None => (Hop::Down, 0),
             };

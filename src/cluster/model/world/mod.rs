@@ -37,6 +37,8 @@ pub(super) struct World {
     streams: BTreeMap<Key, (Hop, Instant)>,
     subscribers: Vec<Subscriber>,
     answered: Vec<Answered>,
+    /// The leader hands over: a link that is up ends soon.
+    is_leaving: bool,
     /// When the upstream did its work badly last.
     in_trouble: Instant,
     pub(super) faults: Faults,
@@ -79,6 +81,7 @@ impl World {
             streams: keys().map(|key| (key, down)).collect(),
             subscribers: Vec::new(),
             answered: Vec::new(),
+            is_leaving: false,
             in_trouble: Instant::now(),
             faults: Faults::default(),
         };
@@ -137,6 +140,10 @@ impl World {
             O::Freeze { place } => self.freeze(place),
             O::Thaw { place } => self.thaw(place).await,
             O::RestartLeader { abrupt, pause } => self.restart_leader(abrupt, pause).await?,
+            O::HandOver { drain, pause } => {
+                let (drain, pause) = (Duration::from_millis(drain), Duration::from_millis(pause));
+                self.hand_over(drain, pause).await?;
+            }
             O::RestartFollower { place, abrupt } => self.restart_follower(place, abrupt).await?,
             O::Publish { place, key } => self.publish(place, key, true),
             O::Unpublish { place, key } => self.publish(place, key, false),
@@ -291,6 +298,29 @@ impl World {
         }
         drop(leader);
         self.wait(Duration::from_millis(pause)).await?;
+        self.new_era(0..PLACES);
+        self.start_leader().await;
+        Ok(())
+    }
+
+    /// The next leader comes when the one before it is gone.
+    async fn hand_over(&mut self, drain: Duration, pause: Duration) -> Result<(), String> {
+        let Some(leader) = self.hub.leader().take() else { return Ok(()) };
+        self.new_era(0..PLACES);
+        self.is_leaving = true;
+        let start = Instant::now();
+        let handed_over = leader.start_hand_over(drain);
+        while !handed_over.is_finished() {
+            self.wait(Duration::from_millis(10)).await?;
+            if start.elapsed() > drain + Duration::from_secs(5) {
+                return Err("the hand-over takes too long".to_owned());
+            }
+        }
+        self.is_leaving = false;
+        self.upstream.kill();
+        self.faults.hand_overs += 1;
+        drop(leader);
+        self.wait(pause).await?;
         self.new_era(0..PLACES);
         self.start_leader().await;
         Ok(())

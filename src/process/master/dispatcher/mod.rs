@@ -40,6 +40,8 @@ pub(super) enum Event {
     Said { process: ProcessName, pid: u32, words: Words },
     /// The system said that a child is gone; with its last lines on stderr.
     Exited { process: ProcessName, pid: u32, exit: Exit, tail: Vec<String> },
+    /// This process is to be replaced, for this reason.
+    Replace { pid: u32, why: String },
     /// This process does not answer, and is to be replaced.
     Hangs { pid: u32, how: Unresponsive },
     /// A signal, or the handle, asks to stop; with an error where that is the reason.
@@ -161,6 +163,7 @@ impl Dispatcher {
                     self.handle_exit(now, process, pid, exit, &tail);
                 }
             }
+            Event::Replace { pid, why } => self.handle_replace(now, pid, why),
             Event::Hangs { pid, how } => self.handle_hang(now, pid, how),
             Event::Stop(error) => self.handle_stop(now, error),
             Event::Tick => self.handle_tick(now),
@@ -335,17 +338,31 @@ impl Dispatcher {
         }
     }
 
-    /// One that is blocked still has threads that may end it in order.
-    fn handle_hang(&mut self, now: Instant, pid: u32, how: Unresponsive) {
+    fn handle_replace(&mut self, now: Instant, pid: u32, why: String) {
         let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
             return;
         };
         if let State::Ready { .. } = place.state {
             let process = place.process;
-            place.reason = Some(format!("was {how}: it did not answer the master in time"));
+            place.reason = Some(why);
             self.terminate(now, process);
+        }
+    }
+
+    /// One that is blocked still has threads that may end it in order.
+    fn handle_hang(&mut self, now: Instant, pid: u32, how: Unresponsive) {
+        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
+            return;
+        };
+        if let State::Ready { since, .. } = place.state {
+            let process = place.process;
+            place.reason = Some(format!("was {how}: it did not answer the master in time"));
             if how == Unresponsive::Frozen {
+                // Asked to stop first, it would be woken for it, and might do anything.
+                place.state = State::Stopping { pid, kill_at: Some(now), since: Some(since) };
                 self.kill(process);
+            } else {
+                self.terminate(now, process);
             }
         }
     }

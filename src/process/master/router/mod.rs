@@ -97,15 +97,26 @@ impl Router {
             Body::SendMessage(message) => self.send(from, message, now),
             Body::MessageDelivered(MessageDelivered { id, outcome }) => {
                 let outcome = Outcome::try_from(*outcome).unwrap_or(Outcome::Unspecified);
-                self.answered(from.pid, *id, outcome)
+                self.answered(from.pid, *id, |receipt| match outcome {
+                    Outcome::Taken => &mut receipt.taken,
+                    Outcome::NoRoom => &mut receipt.no_room,
+                    Outcome::Unhandled | Outcome::Unspecified => &mut receipt.unhandled,
+                })
             }
             _ => Vec::new(),
         }
     }
 
-    /// The link of a process had no room for this message.
-    pub(super) fn on_no_room(&mut self, pid: u32, message: &DeliverMessage) -> Vec<ToPid> {
-        self.answered(pid, message.id, Outcome::NoRoom)
+    /// This message could not be given to the link of a process, because it is full, or is gone.
+    pub(super) fn on_undelivered(
+        &mut self,
+        pid: u32,
+        message: &DeliverMessage,
+        is_full: bool,
+    ) -> Vec<ToPid> {
+        self.answered(pid, message.id, |receipt| {
+            if is_full { &mut receipt.no_room } else { &mut receipt.lost }
+        })
     }
 
     /// Follows who lives and who is ready.
@@ -238,17 +249,16 @@ impl Router {
         processes.filter(|(_, process)| reached(process)).map(|(pid, _)| *pid).collect()
     }
 
-    fn answered(&mut self, pid: u32, id: u64, outcome: Outcome) -> Vec<ToPid> {
+    fn answered(
+        &mut self,
+        pid: u32,
+        id: u64,
+        counter: impl FnOnce(&mut MessageReceipt) -> &mut u32,
+    ) -> Vec<ToPid> {
         let process = self.processes.get_mut(&pid);
-        // An answer to what it was not asked, or its second one.
-        if !process.is_some_and(|process| process.unanswered.remove(&id)) {
-            return Vec::new();
-        }
-        Vec::from_iter(self.count(id, |receipt| match outcome {
-            Outcome::Taken => &mut receipt.taken,
-            Outcome::NoRoom => &mut receipt.no_room,
-            Outcome::Unhandled | Outcome::Unspecified => &mut receipt.unhandled,
-        }))
+        // Else it is an answer to what it was not asked, or its second one.
+        let was_asked = process.is_some_and(|process| process.unanswered.remove(&id));
+        Vec::from_iter(was_asked.then(|| self.count(id, counter)).flatten())
     }
 
     /// Counts one receiver that was waited for. Gives the receipt where it was the last one. A

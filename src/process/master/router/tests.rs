@@ -185,12 +185,15 @@ fn a_receipt_comes_with_the_last_answer_and_counts_each_process_once() {
 }
 
 #[test]
-fn a_link_without_room_is_a_receiver_without_room() {
+fn a_link_that_is_full_has_no_room_and_one_that_is_gone_loses_it() {
     let mut world = World::new(1);
-    let out = world.send(MASTER, pb::Target::Pid, 20);
-    let [(20, Body::DeliverMessage(message))] = &out[..] else { panic!("{out:?}") };
-    let out = world.router.on_no_room(20, message);
-    assert_eq!(receipt(&out).1, MessageReceipt { id: 5, no_room: 1, ..MessageReceipt::default() });
+    for (is_full, no_room, lost) in [(true, 1, 0), (false, 0, 1)] {
+        let out = world.send(MASTER, pb::Target::Pid, 20);
+        let [(20, Body::DeliverMessage(message))] = &out[..] else { panic!("{out:?}") };
+        let out = world.router.on_undelivered(20, message, is_full);
+        let counts = MessageReceipt { id: 5, no_room, lost, ..MessageReceipt::default() };
+        assert_eq!(receipt(&out), (1, counts));
+    }
 }
 
 #[test]

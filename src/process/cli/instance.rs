@@ -1,0 +1,309 @@
+//! Instances: clusters of this user that run, by title, each with a directory of its own.
+//!
+//! ```text
+//!   <runtime directory>/cluster-client/instances/<title>/
+//!       lock      held (flock) by the master as long as it lives; has its pid
+//!       control   the control socket of the master
+//! ```
+//! The lock says whether an instance runs, and nothing else does: a master that was killed holds
+//! none, so that what it left behind is taken over. Who runs is found by connecting to the socket,
+//! whose other end the kernel names. The process list is never searched.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::{
+        fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+    time::Duration,
+};
+
+use rustix::fs::FlockOperation;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime_dir,
+};
+
+/// What an instance is called: 1 to 64 letters, digits, `-`, `_` and `.`, the last not first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Title(String);
+
+impl Title {
+    /// The name of the program as it was called.
+    pub(super) fn of_program() -> Self {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        let name = called.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+        let is_allowed = |c: char| if is_allowed(c) { c } else { '-' };
+        let name: String = name.unwrap_or_default().chars().map(is_allowed).take(64).collect();
+        name.trim_start_matches('.').parse().unwrap_or_else(|_| Self("cluster".to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Title {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = (1..=64).contains(&text.len()) && !text.starts_with('.');
+        if fits && text.chars().all(is_allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err("a title has 1 to 64 letters, digits, `-`, `_` and `.`, and does not start with `.`")
+    }
+}
+
+fn is_allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
+}
+
+/// Where an instance of this title is, whether it runs or not.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    pub(super) title: Title,
+    /// The directories from the shared one down to its own.
+    path: [PathBuf; 3],
+}
+
+impl Instance {
+    pub(super) fn new(title: Title) -> Self {
+        Self::below(runtime_dir::directory(), title)
+    }
+
+    fn below(base: PathBuf, title: Title) -> Self {
+        let all = base.join("instances");
+        let own = all.join(title.as_str());
+        Self { title, path: [base, all, own] }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path[2].join(name)
+    }
+
+    /// Makes this process the only one that starts or runs the instance.
+    ///
+    /// # Errors
+    ///
+    /// Another process is that already, with its pid; or the directory is not this user's alone.
+    pub(super) fn lock(&self) -> Result<Lock> {
+        for _ in 0..LOCK_TRIES {
+            match self.try_lock() {
+                Ok(Some(lock)) => return Ok(lock),
+                // Somebody who ends removed the directory meanwhile.
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Io, format!("{} comes and goes", self.path[2].display())))
+    }
+
+    fn try_lock(&self) -> Result<Option<Lock>> {
+        let [base, below @ ..] = &self.path;
+        runtime_dir::own(base)?;
+        for directory in below {
+            match runtime_dir::own(directory) {
+                Err(_) if !directory.exists() => return Ok(None),
+                other => other?,
+            }
+        }
+        let path = self.file("lock");
+        let failed = |error: io::Error| {
+            Error::io(format_args!("the lock {} can't be used", path.display()), &error)
+        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(failed)?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(self.runs_already(file)),
+            Err(error) => return Err(failed(error.into())),
+        }
+        let ours = file.metadata().map_err(failed)?;
+        let is_there = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (ours.dev(), ours.ino());
+        if !fs::symlink_metadata(&path).is_ok_and(is_there) {
+            return Ok(None);
+        }
+        let write_pid = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            write!(file, "{}", std::process::id())
+        };
+        write_pid(&mut file).map_err(failed)?;
+        Ok(Some(Lock { instance: self.clone(), _file: file }))
+    }
+
+    fn runs_already(&self, mut file: File) -> Error {
+        // Who has the lock is about to write its pid.
+        let mut pid = String::new();
+        for _ in 0..50 {
+            let read = file.rewind().and_then(|()| (&file).take(32).read_to_string(&mut pid));
+            if read.is_err() || !pid.is_empty() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let title = self.title.as_str();
+        Error::new(
+            ErrorKind::Process,
+            format!("{title} runs already (pid {pid}); stop it first, or give another --title"),
+        )
+    }
+
+    /// Connects to the master of the instance. `None` where none runs.
+    ///
+    /// # Errors
+    ///
+    /// The directory is not this user's alone, or the socket can't be used.
+    pub(super) fn connect(&self) -> Result<Option<UnixStream>> {
+        for directory in &self.path {
+            if fs::symlink_metadata(directory).is_err() {
+                return Ok(None);
+            }
+            runtime_dir::check(directory)?;
+        }
+        match UnixStream::connect(self.file("control")) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(self.socket_failed(&error)),
+            },
+        }
+    }
+
+    /// Removes what a killed master left behind, unless somebody has taken it over.
+    pub(super) fn sweep(&self) {
+        if self.path[2].exists()
+            && let Ok(lock) = self.lock()
+        {
+            lock.remove();
+        }
+    }
+
+    fn socket_failed(&self, error: &io::Error) -> Error {
+        let path = self.file("control");
+        Error::io(format_args!("the control socket {} can't be used", path.display()), error)
+    }
+}
+
+/// How often a directory that goes away under our hands is made again.
+const LOCK_TRIES: u32 = 20;
+
+/// The right to start and run an instance. It ends with this process at the latest.
+#[derive(Debug)]
+pub(super) struct Lock {
+    instance: Instance,
+    _file: File,
+}
+
+impl Lock {
+    /// Binds the control socket, in place of what a killed master left there.
+    pub(super) fn bind(self) -> Result<(Claim, UnixListener)> {
+        let path = self.instance.file("control");
+        let bind = || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(&path)?;
+            // The directory is closed to others all along.
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let bound = bind().map_err(|error| self.instance.socket_failed(&error));
+        let claim = Claim(Some(self));
+        Ok((claim, bound?))
+    }
+
+    /// Removes the instance's directory, and those above it if they are empty.
+    fn remove(self) {
+        let Instance { path: [base, all, own], .. } = &self.instance;
+        // What is missing need not be removed; what is not empty has other instances or tokens.
+        let _ = fs::remove_dir_all(own);
+        let _ = fs::remove_dir(all);
+        let _ = fs::remove_dir(base);
+    }
+}
+
+/// A running instance, which is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim(Option<Lock>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0.take() {
+            lock.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(base: &Path, title: &str) -> Instance {
+        Instance::below(base.join("cluster-client"), title.parse().unwrap())
+    }
+
+    #[test]
+    fn titles_are_names_of_files_and_nothing_else() {
+        for good in ["a", "registry-2", "my_app.v1", &"x".repeat(64)] {
+            assert_eq!(good.parse::<Title>().unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "..", ".hidden", "a/b", "a b", "ä", "a\0", &"x".repeat(65)] {
+            assert!(bad.parse::<Title>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_and_nothing_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let (one, other) = (instance(base.path(), "app"), instance(base.path(), "app-2"));
+        let (claim, _listener) = one.lock().unwrap().bind().unwrap();
+        let error = one.lock().unwrap_err();
+        let expected = format!("app runs already (pid {})", std::process::id());
+        assert!(error.to_string().contains(&expected), "{error}");
+        let lock = other.lock().unwrap();
+        assert!(one.connect().unwrap().is_some());
+        assert!(other.connect().unwrap().is_none());
+        drop(claim);
+        assert!(one.connect().unwrap().is_none());
+        drop(lock);
+        other.sweep();
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_master_left_is_taken_over() {
+        let base = tempfile::tempdir().unwrap();
+        let instance = instance(base.path(), "app");
+        let (claim, listener) = instance.lock().unwrap().bind().unwrap();
+        // As a SIGKILL does: the files stay, and nobody holds them.
+        let Claim(lock) = &mut { claim };
+        drop((lock.take(), listener));
+        assert!(instance.connect().unwrap().is_none());
+        let (_claim, _listener) = instance.lock().unwrap().bind().unwrap();
+        assert!(instance.connect().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_that_is_open_to_others_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let instance = instance(base.path(), "app");
+        drop(instance.lock().unwrap());
+        let open = Permissions::from_mode(0o755);
+        fs::set_permissions(&instance.path[2], open).unwrap();
+        assert_eq!(instance.lock().unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(instance.connect().unwrap_err().kind(), ErrorKind::Config);
+    }
+}

@@ -1,0 +1,48 @@
+//! The examples whose processes send each other messages, run as a newcomer runs them.
+
+use std::process::{Command, Stdio};
+
+#[path = "../../examples/announce.rs"]
+pub(crate) mod announce;
+#[path = "../../examples/shared_cache.rs"]
+pub(crate) mod shared_cache;
+
+crate::tests![
+    each_worker_announces_itself_and_one_of_them_does_the_work,
+    all_caches_have_what_one_changed_and_a_replacement_too,
+];
+
+/// Runs an example to its end, and gives what it printed.
+fn run(name: &str) -> String {
+    let own = std::env::current_exe().unwrap();
+    let output = Command::new(own).arg(name).stdin(Stdio::null()).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    stdout
+}
+
+fn each_worker_announces_itself_and_one_of_them_does_the_work() {
+    let said = run("--announce");
+    let count = |text: &str| said.lines().filter(|line| line.contains(text)).count();
+    for index in 0..4 {
+        assert_eq!(count(&format!("agent: worker {index} (pid ")), 1, "{said}");
+    }
+    assert_eq!(count("4 of 4 are here"), 1, "{said}");
+    assert_eq!(count("was chosen to rebuild the index"), 1, "{said}");
+    assert_eq!(count("has done it"), 1, "{said}");
+}
+
+fn all_caches_have_what_one_changed_and_a_replacement_too() {
+    let said = run("--shared-cache");
+    let steps = [
+        "price = 10",
+        r#"4 processes have ["10", "7"]"#,
+        "kill -9 of worker 1",
+        r#"3 processes have ["12", "7"]"#,
+        "its replacement is ready",
+        r#"4 processes have ["12", "7"]"#,
+    ];
+    let positions = steps.map(|step| said.find(step).unwrap_or_else(|| panic!("{step}: {said}")));
+    assert!(positions.is_sorted(), "{said}");
+}
