@@ -154,6 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
     /// Hands on all packets that are whole.
     fn take_packets(&mut self) -> Result<()> {
+        let taken = self.take_each_packet();
+        self.endpoint.on_all_taken();
+        taken
+    }
+
+    fn take_each_packet(&mut self) -> Result<()> {
         while let Some(packet) = self.reader.next()? {
             let packet = match packet.body {
                 Some(Body::Part(part)) => match self.assembler.push(part)? {

@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, MutexGuard, Weak, atomic::Ordering},
+    task::Waker,
     time::Duration,
 };
 
@@ -140,6 +141,10 @@ impl Shared {
             numbers: IdMap::default(),
             liveness,
             last_id: None,
+            results: Vec::new(),
+            wakers: Vec::new(),
+            values: Vec::new(),
+            of: 0,
             goodbye: None,
         };
         // Its limits hold on its links: what it may send must not close them.
@@ -314,14 +319,38 @@ struct LinkEnd<'a> {
     liveness: Option<&'a Liveness>,
     /// The last request that the leader takes, once it has said that it goes.
     last_id: Option<u64>,
+    /// Answers that arrived behind one another, and whom they wake.
+    results: Vec<(u64, pb::Result, Bytes)>,
+    wakers: Vec<Waker>,
+    /// Values of one topic that arrived behind one another.
+    values: Vec<(pb::Update, Bytes)>,
+    /// The number of their topic.
+    of: u64,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
 }
 
+/// So much of one topic at a time is a burst: a quarter of what is read at once, so that values which
+/// are kept where they were read keep no more than four times their own memory.
+const BURST: usize = 16 << 10;
+
 impl LinkEnd<'_> {
-    fn result(&self, id: u64, result: pb::Result, payload: Bytes) {
+    /// Hands on the answers that arrived, under one lock.
+    fn hand_on_results(&mut self) {
+        if self.results.is_empty() {
+            return;
+        }
+        let mut failed = Vec::new();
         let mut state = self.shared.lock();
-        if let Some(pending) = state.requests.call(id) {
+        for (id, result, payload) in self.results.drain(..) {
+            let Some(pending) = state.requests.call(id) else {
+                if let Some(Request::Replay(key, failures)) = state.requests.remove(id)
+                    && let Some(error) = result.error
+                {
+                    failed.push((key, failures, error));
+                }
+                continue;
+            };
             match pending.published(result.error.is_none()) {
                 Some((key, Some(args))) => drop(state.publications.insert(key, args)),
                 Some((key, None)) => drop(state.publications.remove(&key)),
@@ -331,18 +360,14 @@ impl LinkEnd<'_> {
                 Some(error) => Err(Failure::from(error)),
                 None => Ok(payload),
             };
-            let waker = state.requests.answer(id, reply);
-            state.leave_if_done();
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        } else if let Some(Request::Replay(key, failures)) = state.requests.remove(id) {
-            drop(state);
-            if let Some(error) = result.error {
-                self.shared.note_replay_failure(key.0, &error.into());
-                self.shared.replay_later(self.generation, key, failures + 1);
-            }
+            self.wakers.extend(state.requests.answer(id, reply));
+        }
+        state.leave_if_done();
+        drop(state);
+        self.wakers.drain(..).for_each(Waker::wake);
+        for (key, failures, error) in failed {
+            self.shared.note_replay_failure(key.0, &error.into());
+            self.shared.replay_later(self.generation, key, failures + 1);
         }
     }
 
@@ -406,6 +431,27 @@ impl LinkEnd<'_> {
         self.numbers.get(&number).into_iter().flatten().filter_map(Weak::upgrade)
     }
 
+    /// Hands the values that arrived to their topic, in one go.
+    fn hand_on_values(&mut self) {
+        if self.values.is_empty() {
+            return;
+        }
+        let len: usize = self.values.iter().map(|(_, value)| value.len()).sum();
+        let (generation, is_burst) = (self.generation, len >= BURST);
+        let mut values = std::mem::take(&mut self.values);
+        let mut topics = self.topics(self.of).peekable();
+        while let Some(topic) = topics.next() {
+            if topics.peek().is_some() {
+                topic.update(generation, values.iter().cloned(), is_burst);
+            } else {
+                topic.update(generation, values.drain(..), is_burst);
+            }
+        }
+        drop(topics);
+        values.clear();
+        self.values = values;
+    }
+
     fn delivered(&self, id: u64, deliver: &pb::Deliver, value: Bytes) {
         let state = self.shared.lock();
         let found = state.topics.values().find(|entry| entry.request == id);
@@ -424,12 +470,18 @@ impl LinkEnd<'_> {
 impl Endpoint for LinkEnd<'_> {
     fn on_packet(&mut self, packet: Packet) -> Result<()> {
         let Packet { id, body, payload } = packet;
+        // What is put together keeps its place among the others.
+        if self.of != id || !matches!(body, Some(Body::Update(_))) {
+            self.hand_on_values();
+        }
+        if !matches!(body, Some(Body::Result(_))) {
+            self.hand_on_results();
+        }
         match body {
-            Some(Body::Result(result)) => self.result(id, result, payload),
+            Some(Body::Result(result)) => self.results.push((id, result, payload)),
             Some(Body::Update(update)) => {
-                for topic in self.topics(id) {
-                    topic.update(self.generation, update, payload.clone());
-                }
+                self.of = id;
+                self.values.push((update, payload));
             }
             Some(Body::State(state)) => {
                 for topic in self.topics(id) {
@@ -454,6 +506,11 @@ impl Endpoint for LinkEnd<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn on_all_taken(&mut self) {
+        self.hand_on_values();
+        self.hand_on_results();
     }
 
     fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {

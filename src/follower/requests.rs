@@ -116,36 +116,32 @@ impl Requests {
     /// Answers a call. Whom to wake.
     pub(super) fn answer(&mut self, id: u64, reply: Reply) -> Option<Waker> {
         let slot = self.slot_mut(id)?;
-        match std::mem::replace(&mut slot.call, Call::Free) {
-            Call::Open(pending, waker) if !pending.is_abandoned => {
-                slot.call = Call::Answered(reply);
-                Some(waker)
-            }
-            Call::Open(..) => {
+        match &slot.call {
+            Call::Open(pending, _) if pending.is_abandoned => {
                 self.free(id);
-                None
+                return None;
             }
-            before => {
-                slot.call = before;
-                None
-            }
+            Call::Open(..) => {}
+            Call::Free | Call::Answered(_) => return None,
+        }
+        match std::mem::replace(&mut slot.call, Call::Answered(reply)) {
+            Call::Open(_, waker) => Some(waker),
+            Call::Free | Call::Answered(_) => None,
         }
     }
 
     /// Takes the answer of a call, or notes whom it is to wake.
     pub(super) fn poll_answer(&mut self, id: u64, waker: &Waker) -> Poll<Option<Reply>> {
         let Some(slot) = self.slot_mut(id) else { return Poll::Ready(None) };
-        match std::mem::replace(&mut slot.call, Call::Free) {
-            Call::Open(pending, mut known) => {
-                known.clone_from(waker);
-                slot.call = Call::Open(pending, known);
-                Poll::Pending
-            }
-            Call::Answered(reply) => {
-                self.free(id);
-                Poll::Ready(Some(reply))
-            }
-            Call::Free => Poll::Ready(None),
+        if let Call::Open(_, known) = &mut slot.call {
+            known.clone_from(waker);
+            return Poll::Pending;
+        }
+        let answered = std::mem::replace(&mut slot.call, Call::Free);
+        self.free(id);
+        match answered {
+            Call::Answered(reply) => Poll::Ready(Some(reply)),
+            Call::Free | Call::Open(..) => Poll::Ready(None),
         }
     }
 
