@@ -34,6 +34,9 @@ pub trait Decode<T>: Codec {
 }
 
 /// MessagePack with named fields, and byte strings as such. The default.
+///
+/// A `Vec<u8>` costs its bytes on the wire, but serde reads it byte by byte: some milliseconds a
+/// MiB. Types that are read as a whole, as `bytes::Bytes` or `serde_bytes::ByteBuf`, cost a copy.
 #[derive(Debug, Clone, Copy)]
 pub struct MessagePack;
 

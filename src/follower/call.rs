@@ -37,9 +37,9 @@ enum Kind {
     Invoke {
         idempotent: bool,
     },
-    /// Under this publish method and key.
-    Publish((usize, Bytes)),
-    Unpublish((usize, Bytes)),
+    /// Under this publish method and key, which is boxed so that calls are small to move.
+    Publish(Box<(usize, Bytes)>),
+    Unpublish(Box<(usize, Bytes)>),
 }
 
 impl Pending {
@@ -65,7 +65,7 @@ impl Pending {
 
     /// Whether it is about to change what is published under this key.
     pub(super) fn concerns(&self, key: &(usize, Bytes)) -> bool {
-        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
+        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if **other == *key)
     }
 
     fn timeout_ms(&self, now: Instant) -> u32 {
@@ -103,9 +103,9 @@ impl Pending {
     pub(super) fn published(&self, is_ok: bool) -> Option<Published> {
         match &self.kind {
             Kind::Publish(key) if is_ok && !self.is_superseded => {
-                Some((key.clone(), Some(self.args.clone())))
+                Some(((**key).clone(), Some(self.args.clone())))
             }
-            Kind::Unpublish(key) => Some((key.clone(), None)),
+            Kind::Unpublish(key) => Some(((**key).clone(), None)),
             Kind::Publish(_) | Kind::Invoke { .. } => None,
         }
     }
@@ -137,8 +137,8 @@ impl Follower {
         let key = key.map_err(|error| self.shared().name_error(method, error))?;
         let kind = match self.spec_kind(method) {
             // What is withdrawn is known under the method that published it.
-            MethodKind::Unpublish { publish } => Kind::Unpublish((publish, key)),
-            _ => Kind::Publish((method, key)),
+            MethodKind::Unpublish { publish } => Kind::Unpublish(Box::new((publish, key))),
+            _ => Kind::Publish(Box::new((method, key))),
         };
         self.ask(kind, method, args).await
     }
@@ -335,7 +335,7 @@ impl Shared {
         }
         if let Kind::Publish(key) = &pending.kind
             && state.publications.len() >= self.options.max_subscriptions
-            && !state.publications.contains_key(key)
+            && !state.publications.contains_key(&**key)
         {
             let bound = self.options.max_subscriptions;
             let reason = format!("this client has {bound} publications already");
@@ -344,7 +344,7 @@ impl Shared {
         if let Kind::Unpublish(key) = &pending.kind {
             // From here on it must not be published again, whatever becomes of the request, or of
             // a publish that is on its way.
-            state.publications.remove(key);
+            state.publications.remove(&**key);
             for (_, before) in state.requests.calls_mut() {
                 let is_publish = matches!(before.kind, Kind::Publish(_));
                 before.is_superseded |= is_publish && before.concerns(key);
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_publish_that_was_withdrawn_on_its_way_is_neither_remembered_nor_sent_twice() {
-        let mut publish = pending(Kind::Publish(key()));
+        let mut publish = pending(Kind::Publish(Box::new(key())));
         publish.is_superseded = true;
         assert!(publish.survives_link(), "not sent yet, it goes before its withdrawal");
         publish.is_sent = true;
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_publish_that_was_sent_survives_its_link_though_nobody_waits() {
-        let mut publish = pending(Kind::Publish(key()));
+        let mut publish = pending(Kind::Publish(Box::new(key())));
         publish.is_abandoned = true;
         assert!(!publish.survives_link(), "nobody waits and nobody has it");
         publish.is_sent = true;
