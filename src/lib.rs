@@ -87,9 +87,10 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, AwaitReceipt, Death, Exit, Joining, Liveness, Master, MasterBuilder, MasterEvent,
-    MasterHandle, Message, Messages, Messenger, Once, Peer, Peers, ProcessName, Program, Receipt,
-    Remedy, Sent, Unresponsive, Worker,
+    Agent, AwaitReceipt, ChannelRole, ChannelStatus, ClusterPhase, Death, DeathStatus, Exit,
+    Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Message, Messages,
+    Messenger, Once, Peer, Peers, ProcessName, ProcessState, ProcessStatus, Program, Receipt,
+    Recycle, ReloadStatus, Remedy, Sent, Status, Unresponsive, Worker,
 };
 #[cfg(all(unix, feature = "schedule"))]
 pub use crate::process::{
@@ -98,6 +99,8 @@ pub use crate::process::{
 /// The command line of a cluster, for programs that have arguments of their own (feature `cli`).
 #[cfg(all(unix, feature = "cli"))]
 pub mod cli {
+    #[cfg(feature = "schedule")]
+    pub use crate::process::cli::RunJob;
     pub use crate::process::cli::{Command, Logs, Reload, Scale, Start, Status, Stop};
 }
 

@@ -22,6 +22,8 @@
 //! - **Loss**: without their master all processes exit by themselves, with code 110, blocked and
 //!   stopped ones too, and take their process groups with them.
 //!
+//! - **Messages**: [`Messenger`] sends small values to all, to one, or to a random process, through the
+//!   master, which says where they come from; [`Receipt`]s say who took them.
 //! - **Liveness**: the master asks each process now and then; who is frozen is replaced, whose runtime
 //!   is blocked is reported, as [`Liveness`] sets it. Panics of tasks are counted and told.
 //! - **Orphans**: what left its process group becomes a child of the master, is reaped, and ends when
@@ -40,6 +42,7 @@ mod output;
 mod inspect;
 
 mod inherit;
+mod lead;
 mod messenger;
 mod panics;
 
@@ -68,8 +71,9 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{
-        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
-        Unresponsive,
+        ChannelRole, ChannelStatus, ClusterPhase, Death, DeathStatus, Liveness, Master,
+        MasterBuilder, MasterEvent, MasterHandle, ProcessState, ProcessStatus, Program, Recycle,
+        ReloadStatus, Remedy, Status, Unresponsive,
     },
     messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},

@@ -69,6 +69,9 @@ pub enum Command {
     Reload(Reload),
     /// Change how many workers there are
     Scale(Scale),
+    /// Run a scheduled job now, and wait until it is done
+    #[cfg(feature = "schedule")]
+    RunJob(RunJob),
     /// Show the last lines that the cluster logged
     Logs(Logs),
 }
@@ -151,6 +154,16 @@ pub struct Scale {
     /// How many workers there shall be
     #[arg(value_name = "N")]
     pub(super) workers: u32,
+    #[command(flatten)]
+    pub(super) of: Of,
+}
+
+/// The arguments of [`Command::RunJob`].
+#[cfg(feature = "schedule")]
+#[derive(Debug, Clone, Args)]
+pub struct RunJob {
+    /// The name of the job
+    pub(super) name: String,
     #[command(flatten)]
     pub(super) of: Of,
 }

@@ -17,6 +17,7 @@ mod log_files;
 mod logs;
 mod pid_file;
 mod start;
+mod status;
 mod stop;
 mod systemd;
 mod wire;
@@ -25,6 +26,8 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
+#[cfg(feature = "schedule")]
+pub use self::args::RunJob;
 pub use self::args::{Command, Logs, Reload, Scale, Start, Status, Stop};
 use self::{client::Client, wire::Ask};
 use super::{MasterBuilder, name::Exit};
@@ -50,7 +53,7 @@ impl Command {
         match self {
             Self::Start(start) => start::start(start, cluster),
             Self::Stop(stop) => stop::stop(&stop.of.instance(), stop.timeout, cluster.stop_limit()),
-            Self::Status(_) => Ok(Exit::Clean),
+            Self::Status(status) => status::status(&status.of.instance(), status.json),
             Self::Reload(reload) => {
                 let instance = reload.of.instance();
                 let client = Client::require(&instance)?;
@@ -65,6 +68,14 @@ impl Command {
                 let scaled = client.ask::<()>(Ask::Scale { workers }, SILENCE);
                 scaled.map_err(|why| client.error("can't scale", why))?;
                 println!("{} has {workers} workers", instance.title.as_str());
+                Ok(Exit::Clean)
+            }
+            #[cfg(feature = "schedule")]
+            Self::RunJob(RunJob { name, of }) => {
+                let client = Client::require(&of.instance())?;
+                let ran = client.ask::<()>(Ask::RunJob { name: name.clone() }, SILENCE);
+                ran.map_err(|why| client.error(&format!("can't run {name} of"), why))?;
+                println!("{name} is done");
                 Ok(Exit::Clean)
             }
             Self::Logs(logs) => logs::logs(&logs.of.instance(), logs.lines, logs.follow),

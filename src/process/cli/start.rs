@@ -8,6 +8,7 @@ use super::{
     log_files::{self, OwnLines},
     logs,
     pid_file::PidFile,
+    systemd,
     wire::LogPaths,
 };
 use crate::{
@@ -53,6 +54,8 @@ fn lead(
     instance: &Instance,
     launcher: Option<Launcher>,
 ) -> Result<Exit> {
+    // First of all, since a descriptor that nobody knows of could be closed or handed on.
+    let sockets = systemd::sockets()?;
     let (claim, listener) = instance.lock()?.bind()?;
     let pid_file = start.pid_file.as_deref().map(PidFile::write).transpose()?;
     let paths = log_paths(start, instance);
@@ -68,6 +71,7 @@ fn lead(
     };
     let logs = logs.unwrap_or(Logs { stdout: Sink::Stdout, stderr: Sink::Stderr });
     let outcome = cluster
+        .given(sockets)
         .logs(logs)
         .console(move |master| console::run(master, listener, launcher, about))
         .lead();

@@ -10,12 +10,44 @@
 //!
 //! Each comes with a `STATUS` for people. Without `$NOTIFY_SOCKET` nobody is told anything.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::TcpListener, time::Duration};
 
+use listenfd::ListenFd;
 use sd_notify::{NotifyState, notify, watchdog_enabled};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::process::{MasterEvent, MasterHandle};
+use crate::{
+    error::{Error, Result},
+    process::{MasterEvent, MasterHandle},
+};
+
+/// The listening sockets that the service manager gives, by name.
+///
+/// # Errors
+///
+/// One is no TCP socket, has no name, or has the name of another.
+pub(super) fn sockets() -> Result<BTreeMap<String, TcpListener>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    // It looks whether they are for this process, and closes them to its children.
+    let mut given = ListenFd::from_env();
+    let mut sockets = BTreeMap::new();
+    for index in 0..given.len() {
+        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+        let socket = given.take_tcp_listener(index).map_err(|error| {
+            Error::io(format_args!("the service manager's socket {name:?}"), &error)
+        })?;
+        if let Some(socket) = socket
+            && sockets.insert(name.to_owned(), socket).is_some()
+        {
+            return Err(Error::config(format!(
+                "the service manager gives two sockets {name:?}; name each of its own with \
+                 FileDescriptorName="
+            )));
+        }
+    }
+    Ok(sockets)
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -34,6 +66,21 @@ impl Manager {
         match event {
             MasterEvent::ClusterReady { port } => {
                 let status = format!("running, cluster port {port}");
+                send(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            }
+            MasterEvent::Reloading => match NotifyState::monotonic_usec_now() {
+                // Both in one message, as sd_notify(3) has it.
+                Ok(now) => {
+                    send(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
+                }
+                Err(error) => tracing::warn!(%error, "can't tell the time of the reload"),
+            },
+            MasterEvent::Reloaded { generation } => {
+                let status = format!("running, reloaded {generation} times");
+                send(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            }
+            MasterEvent::ReloadFailed { reason } => {
+                let status = one_line(&format!("running; the reload failed: {reason}"));
                 send(&[NotifyState::Ready, NotifyState::Status(&status)]);
             }
             MasterEvent::Died(death) => {
@@ -56,8 +103,11 @@ impl Manager {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let _ = master;
-            send(&[NotifyState::Watchdog]);
+            // It waits as long as the master does not answer, and nobody is told anything.
+            match master.pulse().await {
+                Ok(_) => send(&[NotifyState::Watchdog]),
+                Err(_) => return std::future::pending().await,
+            }
         }
     }
 }

@@ -44,6 +44,10 @@ pub(super) enum Ask {
     Reload,
     /// Answered when there are as many.
     Scale { workers: u32 },
+    /// Answered when the run of the job is over; the value says how it ended, and is null where it
+    /// succeeded.
+    #[cfg(feature = "schedule")]
+    RunJob { name: String },
     /// The value is [`LogPaths`], or null where the instance has no log files.
     Logs,
 }

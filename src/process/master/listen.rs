@@ -2,6 +2,7 @@
 //! them.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
 };
@@ -32,15 +33,43 @@ pub(super) struct Listening {
     pub(super) socket: TcpListener,
 }
 
-/// Binds all, or none.
+/// Binds all, or none. What was given to the program under one of the names, as by a service
+/// manager, is taken in place of binding its address.
 ///
 /// # Errors
 ///
+/// [`ErrorKind::Config`] for what was given under a name that nobody wants;
 /// [`ErrorKind::Config`] for names that are not unique, reserved, empty, too long or too many, and
 /// for what is no address; [`ErrorKind::PortBusy`] or [`ErrorKind::Io`] where the system refuses.
-pub(super) fn bind(wanted: &[Wanted]) -> Result<Vec<Listening>> {
+pub(super) fn bind(
+    wanted: &[Wanted],
+    mut given: BTreeMap<String, TcpListener>,
+) -> Result<Vec<Listening>> {
     check(wanted)?;
-    wanted.iter().map(bind_one).collect()
+    let take = |wanted: &Wanted| match given.remove(&wanted.name) {
+        Some(socket) => take_over(&wanted.name, socket),
+        None => bind_one(wanted),
+    };
+    let listening = wanted.iter().map(take).collect();
+    match given.keys().next() {
+        // Who connects to it would wait for ever.
+        Some(name) => Err(Error::config(format!(
+            "the service manager gives a socket {name:?}, which no `.listen({name:?}, …)` takes; \
+             name it with FileDescriptorName="
+        ))),
+        None => listening,
+    }
+}
+
+fn take_over(name: &str, socket: TcpListener) -> Result<Listening> {
+    let take_over = || {
+        socket.set_nonblocking(true)?;
+        Ok((socket.local_addr()?, socket))
+    };
+    let taken = take_over().map_err(|error| {
+        Error::io(format_args!("can't use the socket {name:?} that was given"), &error)
+    });
+    taken.map(|(address, socket)| Listening { name: name.to_owned(), address, socket })
 }
 
 fn check(wanted: &[Wanted]) -> Result<()> {
@@ -124,29 +153,30 @@ mod tests {
             (wanted(&[("http", "127.0.0.1:70000")]), "127.0.0.1:70000"),
         ];
         for (wanted, part) in refused {
-            let error = bind(&wanted).unwrap_err();
+            let error = bind(&wanted, BTreeMap::new()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{error}");
             assert!(error.to_string().contains(part), "{error}");
         }
         let names: Vec<String> = (0..33).map(|number| format!("n{number}")).collect();
         let many: Vec<_> = names.iter().map(|name| (&**name, "127.0.0.1:0")).collect();
-        let error = bind(&wanted(&many)).unwrap_err();
+        let error = bind(&wanted(&many), BTreeMap::new()).unwrap_err();
         assert!(error.to_string().contains("at most 32"), "{error}");
-        assert_eq!(bind(&wanted(&many[..32])).unwrap().len(), 32);
+        assert_eq!(bind(&wanted(&many[..32]), BTreeMap::new()).unwrap().len(), 32);
     }
 
     #[test]
     fn a_port_that_is_in_use_is_named_with_its_address() {
-        let first = bind(&wanted(&[("http", "127.0.0.1:0")])).unwrap();
+        let first = bind(&wanted(&[("http", "127.0.0.1:0")]), BTreeMap::new()).unwrap();
         let address = first[0].address.to_string();
-        let error = bind(&wanted(&[("api", "127.0.0.1:0"), ("http", &address)])).unwrap_err();
+        let error = bind(&wanted(&[("api", "127.0.0.1:0"), ("http", &address)]), BTreeMap::new())
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PortBusy);
         assert!(error.to_string().contains(&format!("\"http\" on \"{address}\"")), "{error}");
     }
 
     #[test]
     fn a_host_name_is_resolved() {
-        let bound = bind(&wanted(&[("http", "localhost:0")])).unwrap();
+        let bound = bind(&wanted(&[("http", "localhost:0")]), BTreeMap::new()).unwrap();
         assert!(bound[0].address.ip().is_loopback() && bound[0].address.port() > 0);
     }
 

@@ -1,6 +1,6 @@
 //! What the command line needs to know of a cluster that is described, and adds to it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, net::TcpListener, time::Duration};
 
 use super::{MasterBuilder, MasterHandle};
 use crate::process::output::Logs;
@@ -25,6 +25,12 @@ impl MasterBuilder {
     /// Lets all that agent and workers write go through the master.
     pub(in crate::process) fn logs(mut self, logs: Logs) -> Self {
         self.launch.logs = Some(logs);
+        self
+    }
+
+    /// Sockets to be taken in place of binding the address of a listener of the same name.
+    pub(in crate::process) fn given(mut self, sockets: BTreeMap<String, TcpListener>) -> Self {
+        self.given = sockets;
         self
     }
 
