@@ -22,6 +22,8 @@
 //! - **Loss**: without their master all processes exit by themselves, with code 110, blocked and
 //!   stopped ones too, and take their process groups with them.
 //!
+//! - **Messages**: [`Messenger`] sends small values to all, to one, or to a random process, through the
+//!   master, which says where they come from; [`Receipt`]s say who took them.
 //! - **Liveness**: the master asks each process now and then; who is frozen is replaced, whose runtime
 //!   is blocked is reported, as [`Liveness`] sets it. Panics of tasks are counted and told.
 //! - **Orphans**: what left its process group becomes a child of the master, is reaped, and ends when

@@ -17,7 +17,7 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs` and `fixture_listen.rs`.
+//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs` and `fixture_listen.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -37,7 +37,7 @@ use cluster_client::{
     Options, Recycle, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_ask, fixture_health, fixture_listen, talk};
+use crate::{fixture_ask, fixture_health, fixture_jobs, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -105,14 +105,15 @@ pub(crate) fn keys() -> Keys {
 fn describe(keys: &Keys) -> MasterBuilder {
     let number = |key: &str| keys.get(key).map(|value| value.parse::<u64>().unwrap());
     let millis = |key: &str| number(key).map(Duration::from_millis);
+    let talks = keys.contains_key("messenger");
     let mut cluster = Master::builder()
         .workers(number("workers").unwrap_or(2) as u32)
         .env("FIXTURE_ENV", "from the master");
     if !keys.contains_key("agent_program") {
-        cluster = cluster.agent(agent);
+        cluster = if talks { cluster.agent(talk::agent) } else { cluster.agent(agent) };
     }
     if !keys.contains_key("worker_program") {
-        cluster = cluster.worker(worker);
+        cluster = if talks { cluster.worker(talk::worker) } else { cluster.worker(worker) };
     }
     if let Some(limit) = millis("ready_ms") {
         cluster = cluster.ready_timeout(limit);
@@ -135,10 +136,8 @@ fn describe(keys: &Keys) -> MasterBuilder {
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
-    if keys.contains_key("messenger") {
-        cluster = cluster.agent(talk::agent).worker(talk::worker);
-    }
     cluster = fixture_health::describe(cluster, keys);
+    cluster = fixture_jobs::describe(cluster, keys);
     cluster = fixture_listen::describe(cluster, keys);
     let observer = keys.get("observer").cloned().unwrap_or_default();
     cluster.observe(|handle| observe(handle, observer))
@@ -175,6 +174,7 @@ async fn observe(mut handle: MasterHandle, observer: String) {
             }
             MasterEvent::ClusterReady { port, .. } => {
                 say("master", &format!("cluster-ready {port}"));
+                tokio::spawn(fixture_jobs::by_hand(handle.clone(), keys()));
                 match observer.as_str() {
                     "fail" => handle.fail("the observer has seen enough"),
                     "panic" => panic!("the observer is done for"),
@@ -329,6 +329,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     let behaviour = behaviour(&keys, [replacement, Some(&own), Some("worker")]);
     let (port, count, generation) = (worker.port(), worker.count(), worker.generation());
     say(&name, &format!("runs {port} {generation} of {count}"));
+    fixture_jobs::schedule(&worker, &name, &keys)?;
     before_ready(&behaviour).await?;
     if behaviour == "wait_cluster" {
         worker.cluster_ready().await;

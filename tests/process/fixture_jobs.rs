@@ -1,19 +1,21 @@
 //! What the fixture knows of schedules.
 //!
-//! Keys of the master: `environment`, `by_hand=NAME,NAME` (jobs that are run by hand, one after the
-//! other, once the cluster is ready), `jobs` (says what the table has, at the end).
+//! Keys of the master: `environment`; `by_hand=NAME,NAME`, jobs that are run by hand, one after the
+//! other, once the cluster is ready, after which it is said what the table has.
 //!
 //! `jobs=JOB,JOB…` are the jobs of all workers. A job is its parts, separated by `:`. The first is its
 //! name, the others are: `MS` (interval), `cron@PATTERN` (with `_` for the spaces), `once`, `all`,
 //! `immediate`, `disabled`, `only@ENV`, `queue`, `allow`, `redeliver`, `limit@MS`; and what a run
 //! does after it has said that it starts: `takes@MS`, `hangs`, `hangs_first` (in its first attempt),
-//! `fails`, `panics`, `blocks@INDEX` (the runtime of that worker, before any run, for ever).
+//! `fails`, `panics`.
 //!
 //! Each run says `NAME PID runs JOB ID ATTEMPT` and, if it comes so far, `… ends JOB ID ATTEMPT`.
 
 use std::time::Duration;
 
-use cluster_client::{Error, ErrorKind, MasterBuilder, MasterHandle, Overlap, Result, Run, Schedule, Worker};
+use cluster_client::{
+    Error, ErrorKind, MasterBuilder, MasterHandle, Overlap, Result, Run, Schedule, Worker,
+};
 
 use crate::fixture::{Keys, say};
 
@@ -42,13 +44,13 @@ pub(crate) fn schedule(worker: &Worker, name: &str, keys: &Keys) -> Result<()> {
     let jobs = keys.get("jobs").map(String::as_str).unwrap_or_default();
     for job in jobs.split(',').filter(|job| !job.is_empty()) {
         let (schedule, works) = read(job)?;
-        let (index, name) = (worker.index(), name.to_owned());
+        let name = name.to_owned();
         let handle = worker.schedule(schedule, move |run: Run| {
             let (works, name) = (works.clone(), name.clone());
             async move {
                 let what = format!("{} {} {}", run.job(), run.id(), run.attempt());
                 say(&name, &format!("runs {what}"));
-                work(&works, &run, index).await?;
+                work(&works, &run).await?;
                 say(&name, &format!("ends {what}"));
                 Ok::<_, Error>(())
             }
@@ -90,12 +92,11 @@ fn read(job: &str) -> Result<(Schedule, String)> {
     Ok((schedule, works))
 }
 
-async fn work(works: &str, run: &Run, index: u32) -> Result<()> {
+async fn work(works: &str, run: &Run) -> Result<()> {
     match works.split_once('@').unwrap_or((works, "")) {
         ("takes", millis) => tokio::time::sleep(millis_of(millis)).await,
         ("hangs", _) => std::future::pending().await,
         ("hangs_first", _) if run.attempt() == 1 => std::future::pending().await,
-        ("hangs_at", at) if at.parse() == Ok(index) => std::future::pending().await,
         ("fails", _) => return Err(Error::new(ErrorKind::Connect, "no upstream for the job")),
         ("panics", _) => panic!("the job panics"),
         _ => {}

@@ -1,9 +1,11 @@
 """An agent or a worker in another language, from proto/cluster/v1/control.proto alone.
 
 Its argument is a behaviour: `die` exits before it is ready, `hang` is never ready, `fail` says why
-it ends, `pings` answers pings, `frozen` says that it does and does not, `panics` tells of an exception; nothing is a good process.
+it ends, `pings` answers pings, `frozen` says that it does and does not, `panics` tells of an
+exception, `talks` sends a message and takes those under the action `all`; nothing is a good process.
 """
 
+import json
 import os
 import select
 import signal
@@ -16,6 +18,9 @@ import time
 VERSION = 2
 # Numbers of the bodies in Control.
 WELCOME, TAKEN, READY, CLUSTER_READY, ENDED, PING, PONG, PANICKED = range(1, 9)
+SEND, DELIVER, DELIVERED, RECEIPT = range(13, 17)
+TO_ALL = 1
+TAKEN_HERE, UNHANDLED = 1, 2
 
 
 def varint(number):
@@ -120,7 +125,8 @@ def main():
         say(name, f"runs {welcome[5]} {welcome.get(4, 0)} in Python")
         listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("cluster")])
         assert listener.getsockname() == ("127.0.0.1", welcome[5])
-    link.send(TAKEN, field(1, VERSION) + field(2, int(behaviour in ("pings", "frozen"))))
+    link.send(TAKEN, field(1, VERSION) + field(2, int(behaviour in ("pings", "frozen")))
+              + field(3, int(behaviour == "talks")))
 
     if behaviour == "die":
         sys.exit("a line of Python before its end")
@@ -149,6 +155,19 @@ def main():
         number, body = link.receive()
         if number == CLUSTER_READY:
             say(name, "cluster-ready")
+        if number == CLUSTER_READY and behaviour == "talks":
+            text = json.dumps(7).encode()
+            link.send(SEND, field(1, 1) + field(2, TO_ALL) + field(4, b"all") + field(5, text))
+        if number == DELIVER:
+            message = dict(fields(body))
+            sender = dict(fields(message[2]))
+            action, data = message[3].decode(), json.loads(message[4])
+            say(name, f"heard {action} {data} from role {sender[1]} {sender[3]}")
+            outcome = TAKEN_HERE if action == "all" else UNHANDLED
+            link.send(DELIVERED, field(1, message[1]) + field(2, outcome))
+        if number == RECEIPT:
+            receipt = dict(fields(body))
+            say(name, f"has receipt {receipt[1]} {receipt.get(3, 0)} {receipt.get(4, 0)}")
         if number == CLUSTER_READY and behaviour == "panics":
             link.send(PANICKED, field(1, 1) + field(2, b"an exception of Python"))
         if number == PING and behaviour == "pings":

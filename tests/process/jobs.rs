@@ -49,6 +49,13 @@ fn wait_for_run(cluster: &mut Cluster, job: &str) -> Said {
     read(&cluster.wait(&format!(" runs {job} ")))
 }
 
+/// Waits until as many lines as this contain the text.
+fn wait_for_count(cluster: &mut Cluster, text: &str, count: usize) {
+    while cluster.count(text) < count {
+        cluster.wait("");
+    }
+}
+
 fn assert_each_once(runs: &[Said]) {
     let ids: BTreeSet<_> = runs.iter().map(|run| run.id).collect();
     assert_eq!(ids.len(), runs.len(), "{runs:?}");
@@ -102,7 +109,7 @@ fn a_run_dies_with_its_worker_once() {
     let held = wait_for_run(&mut cluster, "hold");
     send(held.pid, Signal::KILL);
     cluster.wait(" ran hold: was lost with its worker");
-    cluster.find(" ready worker ");
+    wait_for_count(&mut cluster, " ready worker ", 3);
     let table = cluster.find(" table {\"name\":\"hold\"").join(" ");
     assert!(table.contains(&format!("\"id\":{}", held.id)), "{table}");
     assert!(table.contains("\"result\":\"lost\""), "{table}");
@@ -136,7 +143,7 @@ fn no_death_of_the_agent_or_of_all_workers_runs_anything_twice() {
     cluster.wait(" died agent");
     // Without an agent too.
     wait_for_run(&mut cluster, "tick");
-    cluster.wait(" ready agent ");
+    wait_for_count(&mut cluster, " ready agent ", 2);
     for _ in 0..3 {
         wait_for_run(&mut cluster, "tick");
     }
@@ -144,9 +151,7 @@ fn no_death_of_the_agent_or_of_all_workers_runs_anything_twice() {
         let pid = cluster.pid(worker);
         send(pid, Signal::KILL);
     }
-    for _ in 0..2 {
-        cluster.wait(" ready worker ");
-    }
+    wait_for_count(&mut cluster, " ready worker ", 4);
     for _ in 0..3 {
         wait_for_run(&mut cluster, "tick");
     }
@@ -187,16 +192,19 @@ fn runs_do_not_overlap() {
 }
 
 fn failures_panics_and_timeouts_end_their_run_alone() {
-    let start = "workers=1 jobs=fails:20:fails,panics:disabled:panics,late:disabled:limit@50:hangs \
-                 by_hand=panics,late,fails";
+    let start = "workers=1 jobs=fails:20:fails,panics:disabled:panics,tardy:disabled:limit@50:hangs \
+                 by_hand=panics,tardy,fails";
     let mut cluster = Cluster::start(start);
     cluster.wait(" ran panics: panicked: the job panics");
-    cluster.wait(" ran late: timed out");
+    cluster.wait(" ran tardy: timed out");
     // It may be due just now.
     cluster.wait(" ran fails: ");
     let table = cluster.wait(" table {\"name\":\"fails\"").join(" ");
-    assert!(table.contains("\"result\":\"failed\",\"reason\":\"no upstream for the job\""), "{table}");
-    let table = cluster.wait(" table {\"name\":\"late\"").join(" ");
+    assert!(
+        table.contains("\"result\":\"failed\",\"reason\":\"no upstream for the job\""),
+        "{table}"
+    );
+    let table = cluster.wait(" table {\"name\":\"tardy\"").join(" ");
     assert!(table.contains("\"result\":\"timed_out\""), "{table}");
     // It goes on at the next tick.
     for _ in 0..3 {

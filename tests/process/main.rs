@@ -28,11 +28,15 @@ mod fixture_ask;
 #[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
+mod fixture_jobs;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod jobs;
 #[cfg(target_os = "linux")]
 mod listen;
 #[cfg(target_os = "linux")]
@@ -68,11 +72,14 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    match std::env::args().nth(1).as_deref() {
-        Some("--fixture") => return fixture::main(),
-        Some("--announce") => return examples::announce::main(),
-        Some("--shared-cache") => return examples::shared_cache::main(),
+    // Arguments would be the example's own, so it is chosen by the environment.
+    match std::env::var(examples::VARIABLE).as_deref() {
+        Ok("announce") => return examples::announce::main(),
+        Ok("shared_cache") => return examples::shared_cache::main(),
         _ => {}
+    }
+    if std::env::args().nth(1).as_deref() == Some("--fixture") {
+        return fixture::main();
     }
     if std::env::var_os(fixture::KEYS).is_some() {
         return fixture::command_line();
@@ -103,6 +110,7 @@ fn main() -> std::process::ExitCode {
         panics::TESTS,
         orphans::TESTS,
         foreign::TESTS,
+        jobs::TESTS,
         listen::TESTS,
         endings::TESTS,
     ]

@@ -13,6 +13,7 @@ crate::tests![
     the_agent_knows_its_workers_and_they_know_it,
     a_killed_agent_leaves_no_receipt_open,
     a_flood_costs_the_master_a_bound,
+    a_worker_of_another_language_talks_too,
 ];
 
 /// All lines that contain this, without name and pid.
@@ -214,6 +215,20 @@ fn a_flood_costs_the_master_a_bound() {
     }
     // The agent has 1,024 that it does not read, and no room for more.
     cluster.wait(" receipt flood 0 0 1 0");
+    cluster.signal(Signal::TERM);
+    assert_eq!(cluster.end().0.code(), Some(0));
+}
+
+fn a_worker_of_another_language_talks_too() {
+    let mut cluster = Cluster::ready("messenger=fanout workers=1 worker_program=python:talks");
+    let [agent, worker] = ["agent", "worker-0"].map(|name| cluster.pid(name));
+    cluster.wait_count(&format!("agent {agent} got all 7 from worker 0 {worker}"), 1);
+    cluster.wait_count(&format!("worker-0 {worker} has receipt 1 2 0"), 1);
+    cluster.wait_count(&format!("worker-0 {worker} heard all 0 from role 2 {agent}"), 1);
+    cluster.wait_count(&format!("worker-0 {worker} heard all 7 from role 3 {worker}"), 1);
+    cluster.wait_count(" receipt all 2 0 0 0", 1);
+    // It listens for nothing else.
+    cluster.wait_count(" receipt one 0 1 0 0", 1);
     cluster.signal(Signal::TERM);
     assert_eq!(cluster.end().0.code(), Some(0));
 }

@@ -216,7 +216,9 @@ impl Cluster {
             pid?.parse().ok()
         };
         let said = self.said.iter();
-        said.flat_map(|line| [spoke(line), named(line)]).flatten().collect()
+        let pids = said.flat_map(|line| [spoke(line), named(line)]).flatten();
+        // They may be killed. 1 is no child of anybody here, however a line looks.
+        pids.filter(|pid| *pid > 1).collect()
     }
 
     fn alive(&self) -> Vec<u32> {

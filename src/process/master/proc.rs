@@ -162,6 +162,33 @@ mod tests {
     }
 
     #[test]
+    fn a_traced_process_counts_as_debugged_while_it_runs() {
+        // A debugger of three lines: it seizes its child, which goes on, and says the child's pid.
+        let debugger = "
+import ctypes, subprocess, sys
+child = subprocess.Popen(['sleep', '1000'])
+PTRACE_SEIZE = ctypes.c_long(0x4206)
+nothing = ctypes.c_void_p(0)
+assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, ctypes.c_long(child.pid), nothing, nothing) == 0
+print(child.pid, flush=True)
+sys.stdin.read()
+child.kill()
+";
+        let mut debugger = Command::new("python3")
+            .args(["-c", debugger])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut stdout = std::io::BufReader::new(debugger.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut stdout, &mut said).unwrap();
+        assert!(is_debugged(said.trim().parse().unwrap()));
+        drop(debugger.stdin.take());
+        assert!(debugger.wait().unwrap().success());
+    }
+
+    #[test]
     fn children_are_seen_alive_and_gone_with_their_group() {
         let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let pid = child.id().cast_signed();

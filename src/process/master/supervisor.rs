@@ -341,6 +341,8 @@ impl Supervisor {
     /// Tells the components that a process is not to be counted on any more.
     fn let_go(&mut self, pid: u32) {
         self.forget(pid);
+        #[cfg(feature = "schedule")]
+        self.jobs.on_leaving(pid);
         let frames = self.router.on_leaving(pid);
         self.say(frames);
     }
@@ -381,7 +383,7 @@ impl Supervisor {
                     self.panics.panicked(Instant::now(), process, pid);
                 }
             }
-            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+            body @ (Body::Taken(_) | Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }

@@ -41,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// }
 /// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Sent {
     /// It was sent before the cluster was ready, and is kept in this process until then.
     Held(AwaitReceipt),
@@ -50,7 +51,6 @@ pub enum Sent {
 
 impl Sent {
     /// The receipt, to be awaited with another limit than 5 s.
-    #[must_use]
     pub fn receipt(self) -> AwaitReceipt {
         match self {
             Self::Held(receipt) | Self::Passed(receipt) => receipt,

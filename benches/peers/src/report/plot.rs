@@ -14,6 +14,8 @@ use crate::{contestants::Who, harness::Result};
 const SIZE: (u32, u32) = (800, 420);
 const COLORS: [RGBColor; 3] =
     [RGBColor(38, 84, 124), RGBColor(239, 131, 84), RGBColor(110, 160, 110)];
+/// By how much the scale goes beyond the highest figure, so that the legend has a place.
+const ROOM: f64 = 6.0;
 const TEXT: RGBColor = RGBColor(60, 60, 60);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -86,7 +88,7 @@ fn bar_chart(file: &Path, title: &str, series: &[(&str, &Row)]) -> Result<()> {
     let takes_part = |who: &Who| series.iter().any(|(_, row)| row.median(*who).is_some());
     let who: Vec<Who> = Who::ALL.into_iter().filter(takes_part).collect();
     let all = || who.iter().flat_map(|who| series.iter().filter_map(|(_, row)| row.median(*who)));
-    let (low, high) = (all().fold(f64::MAX, f64::min) / 3.0, all().fold(0.0, f64::max) * 2.0);
+    let (low, high) = (all().fold(f64::MAX, f64::min) / 3.0, all().fold(0.0, f64::max) * ROOM);
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let width = series.len() as f64 + 1.0;
@@ -96,7 +98,13 @@ fn bar_chart(file: &Path, title: &str, series: &[(&str, &Row)]) -> Result<()> {
         .x_label_area_size(30)
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..who.len() as f64 * width, (low..high).log_scale())?;
-    chart.configure_mesh().disable_x_mesh().x_labels(0).y_max_light_lines(0).draw()?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(0)
+        .y_max_light_lines(0)
+        .y_label_formatter(&whole)
+        .draw()?;
     for (place, (name, row)) in series.iter().enumerate() {
         let color = COLORS[place % COLORS.len()];
         let at = |group: usize| group as f64 * width + place as f64 + 0.5;
@@ -128,7 +136,7 @@ fn line_chart(file: &Path, title: &str, rows: &[&Row]) -> Result<()> {
     };
     let lines = [Who::Raw, Who::Ours].map(|who| (who, line(who)));
     let tops = || lines.iter().flat_map(|(_, points)| points.iter().map(|point| point.1));
-    let (low, high) = (tops().fold(f64::MAX, f64::min) / 2.0, tops().fold(0.0, f64::max) * 2.0);
+    let (low, high) = (tops().fold(f64::MAX, f64::min) / 2.0, tops().fold(0.0, f64::max) * ROOM);
     let last = lines.iter().flat_map(|(_, points)| points.iter().map(|point| point.0));
     let last = last.fold(1.0, f64::max);
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
@@ -139,7 +147,13 @@ fn line_chart(file: &Path, title: &str, rows: &[&Row]) -> Result<()> {
         .x_label_area_size(30)
         .y_label_area_size(60)
         .build_cartesian_2d((0.9..last * 1.2).log_scale(), (low..high).log_scale())?;
-    chart.configure_mesh().x_max_light_lines(0).y_max_light_lines(0).draw()?;
+    chart
+        .configure_mesh()
+        .x_max_light_lines(0)
+        .y_max_light_lines(0)
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()?;
     for (place, (who, points)) in lines.into_iter().enumerate() {
         if points.is_empty() {
             continue;
@@ -156,6 +170,10 @@ fn line_chart(file: &Path, title: &str, rows: &[&Row]) -> Result<()> {
     }
     legend(&mut chart)?;
     Ok(root.present()?)
+}
+
+fn whole(number: &f64) -> String {
+    format!("{number:.0}")
 }
 
 fn legend<'a, X>(

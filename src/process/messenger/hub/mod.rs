@@ -252,9 +252,9 @@ impl State {
         };
         // A slice would keep alive all that was read together with it.
         let data = Bytes::copy_from_slice(&message.data);
-        let has_room = listeners.iter().fold(true, |room, each| each.offer(from, &data) && room);
+        let full = listeners.iter().filter(|each| !each.offer(from, &data)).count();
         self.unlisten(&message.action, |listener| !listener.once);
-        answer(if has_room { Outcome::Taken } else { Outcome::NoRoom })
+        answer(if full == 0 { Outcome::Taken } else { Outcome::NoRoom })
     }
 
     fn unlisten(&mut self, action: &str, stays: impl Fn(&Listener) -> bool) {
