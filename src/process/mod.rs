@@ -16,6 +16,8 @@
 //! - **Life**: the life of a process is that of its function. After the start a death never ends the
 //!   master: the place is filled again, at once after ten healthy seconds, else after a pause that
 //!   doubles up to 30 s. While the agent is away, connections wait on the port.
+//! - **Jobs** (feature `schedule`): workers schedule them; the master has the table of jobs and runs,
+//!   decides what runs when and where, and nothing starts without its word. See `Worker::schedule`.
 //! - **Stop**: SIGTERM, SIGINT or SIGQUIT to the master. Workers first, then the agent: SIGTERM to
 //!   the process group, SIGKILL after `stop_timeout`. A second signal kills at once, in the same
 //!   order. When a process is gone, what is left of its group is killed.
