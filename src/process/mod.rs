@@ -38,12 +38,14 @@
 mod control;
 mod name;
 mod reason;
+mod times;
 
 mod output;
 
 mod inspect;
 
 mod inherit;
+mod lead;
 mod messenger;
 mod panics;
 
@@ -72,7 +74,8 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{
-        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
+        ClusterPhase, Death, DeathStatus, Liveness, Master, MasterBuilder, MasterEvent,
+        MasterHandle, ProcessState, ProcessStatus, Program, Recycle, ReloadStatus, Remedy, Status,
         Unresponsive,
     },
     messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},

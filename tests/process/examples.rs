@@ -12,10 +12,17 @@ crate::tests![
     all_caches_have_what_one_changed_and_a_replacement_too,
 ];
 
+/// The example that this binary is to be, where it is one.
+pub(crate) const VARIABLE: &str = "CLUSTER_CLIENT_TEST_EXAMPLE";
+
 /// Runs an example to its end, and gives what it printed.
 fn run(name: &str) -> String {
     let own = std::env::current_exe().unwrap();
-    let output = Command::new(own).arg(name).stdin(Stdio::null()).output().unwrap();
+    let mut example = Command::new(own);
+    // With the command line, two instances of one program can't share a directory.
+    let directory = tempfile::tempdir().unwrap();
+    example.env("XDG_RUNTIME_DIR", directory.path()).env("XDG_STATE_HOME", directory.path());
+    let output = example.env(VARIABLE, name).stdin(Stdio::null()).output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
@@ -23,7 +30,7 @@ fn run(name: &str) -> String {
 }
 
 fn each_worker_announces_itself_and_one_of_them_does_the_work() {
-    let said = run("--announce");
+    let said = run("announce");
     let count = |text: &str| said.lines().filter(|line| line.contains(text)).count();
     for index in 0..4 {
         assert_eq!(count(&format!("agent: worker {index} (pid ")), 1, "{said}");
@@ -34,7 +41,7 @@ fn each_worker_announces_itself_and_one_of_them_does_the_work() {
 }
 
 fn all_caches_have_what_one_changed_and_a_replacement_too() {
-    let said = run("--shared-cache");
+    let said = run("shared_cache");
     let steps = [
         "price = 10",
         r#"4 processes have ["10", "7"]"#,

@@ -22,6 +22,8 @@ mod examples;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
+mod fixture_ask;
+#[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
@@ -46,7 +48,11 @@ mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod scale;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
@@ -64,11 +70,14 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    match std::env::args().nth(1).as_deref() {
-        Some("--fixture") => return fixture::main(),
-        Some("--announce") => return examples::announce::main(),
-        Some("--shared-cache") => return examples::shared_cache::main(),
+    // Arguments would be the example's own, so it is chosen by the environment.
+    match std::env::var(examples::VARIABLE).as_deref() {
+        Ok("announce") => return examples::announce::main(),
+        Ok("shared_cache") => return examples::shared_cache::main(),
         _ => {}
+    }
+    if std::env::args().nth(1).as_deref() == Some("--fixture") {
+        return fixture::main();
     }
     if std::env::var_os(fixture::KEYS).is_some() {
         return fixture::command_line();
@@ -84,6 +93,8 @@ fn main() -> std::process::ExitCode {
         start::TESTS,
         stop::TESTS,
         restart::TESTS,
+        reload::TESTS,
+        scale::TESTS,
         loss::TESTS,
         identity::TESTS,
         cli_start::TESTS,

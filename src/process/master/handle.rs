@@ -9,13 +9,16 @@ use tokio::{
 
 #[cfg(feature = "schedule")]
 use super::jobs::Answer;
-use super::{channels::Channels, event::MasterEvent};
-use crate::process::messenger::{Hub, Messenger};
+use super::{answers, channels::Channels, event::MasterEvent, status::Status};
 #[cfg(feature = "schedule")]
+use crate::process::schedule::{JobStatus, RunOutcome};
 use crate::{
-    error::{Error, Result},
-    process::schedule::{JobStatus, RunOutcome},
+    error::{Error, ErrorKind, Result},
+    process::messenger::{Hub, Messenger},
 };
+
+/// Most workers that a cluster can have.
+pub(super) const MAX_WORKERS: u32 = 1024;
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
@@ -25,6 +28,11 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
+    /// To replace all processes by new ones; answered when the reload that it stands for is done.
+    Reload(answers::Answer),
+    /// To have so many workers; answered when the new ones are ready, or the surplus is gone.
+    Scale(u32, answers::Answer),
+    Status(oneshot::Sender<Status>),
     /// What channels the processes take part in; answered within about a second.
     Inspect(oneshot::Sender<Channels>),
     /// Something about jobs.
@@ -112,6 +120,72 @@ impl MasterHandle {
         let _ = self.requests.send(Request::Stop(Some(error.into())));
     }
 
+    /// Replaces the agent and all workers by new processes of the program that is on disk now, as a
+    /// SIGHUP does. The program is looked for by the name that the master was started by, so a
+    /// symbolic link in it leads to what is newest. The arguments stay.
+    ///
+    /// First the agent: the new one starts and waits, the old one finishes the calls that it took
+    /// and goes, then the new one connects. Then all workers: when all new ones are ready, beside
+    /// the old ones, the old ones stop. It is done when they are gone.
+    ///
+    /// However often it is asked for while a reload runs, one more follows, and answers all of them.
+    ///
+    /// # Errors
+    ///
+    /// Where a new process fails or is not ready in time: with its name, why, and its last lines.
+    /// The new processes are ended and the old ones go on; where the agent was new already, it is
+    /// replaced by one of the old program, in the same order. And where the cluster stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the reload happens whether it is waited for or not.
+    pub async fn reload(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Reload(answer), answered).await?
+    }
+
+    /// Changes the number of workers, 0 to 1,024: adds some with the next indexes, or stops those
+    /// with the highest. It is done when the new ones are ready, or the others gone. During a reload
+    /// it happens after it.
+    ///
+    /// Workers that run keep the [`count`](crate::Worker::count) that they were started with; later
+    /// ones have the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for a number that is too large. Where a new worker dies before it is
+    /// ready: the number stays, and the worker is started again as any. Where another call asked for
+    /// another number meanwhile, which is the one that holds. Where the cluster stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, it happens whether it is waited for or not.
+    pub async fn scale(&self, workers: u32) -> Result<()> {
+        check_workers(workers)?;
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Scale(workers, answer), answered).await?
+    }
+
+    /// The cluster at this moment.
+    ///
+    /// # Errors
+    ///
+    /// Where the cluster has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn status(&self) -> Result<Status> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Status(answer), answered).await
+    }
+
+    async fn ask<T>(&self, request: Request, answered: oneshot::Receiver<T>) -> Result<T> {
+        let stopped = || Error::new(ErrorKind::Process, "the cluster has stopped");
+        self.requests.send(request).map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())
+    }
+
     /// Sends messages to agent and workers, and gets what they send to the master's pid.
     #[must_use]
     pub fn messenger(&self) -> Messenger {
@@ -132,6 +206,16 @@ impl MasterHandle {
     pub fn port(&self) -> u16 {
         self.port
     }
+}
+
+/// Checks a number of workers.
+pub(super) fn check_workers(workers: u32) -> Result<()> {
+    if workers > MAX_WORKERS {
+        return Err(Error::config(format!(
+            "{workers} workers: a cluster has at most {MAX_WORKERS}"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(feature = "schedule")]

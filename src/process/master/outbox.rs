@@ -92,8 +92,9 @@ fn is_vital(body: &Body) -> bool {
     // Of answers to claims there are few at a time.
     matches!(
         body,
-        Body::Welcome(_)
-            | Body::ClusterReady(_)
+        Body::ClusterReady(_)
+            | Body::Lead(_)
+            | Body::Retire(_)
             | Body::Peers(_)
             | Body::MessageReceipt(_)
             | Body::RunGranted(_)

@@ -48,7 +48,7 @@ impl Panics {
         let Some(ready) = self.healthy.remove(&pid) else { return };
         let backoff = self.backoffs.entry(process).or_default();
         let pause = backoff.after_death(&self.policy, Some(now - ready));
-        self.due.insert(pid, now + pause);
+        self.due.insert(pid, now + pause.time);
     }
 
     /// A worker is gone, or leaves.

@@ -16,8 +16,10 @@ use tokio::{
 };
 
 use super::{
+    answers::Answers,
+    build::Builds,
     channels::{Channels, Inspector},
-    child::{Child, FromChild, Heard, Launch, Shared},
+    child::{Child, FromChild, Heard, Launch, Order, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
@@ -26,6 +28,7 @@ use super::{
     panics::Panics,
     proc::is_debugged,
     router::{Router, ToPid},
+    status::Status,
 };
 #[cfg(feature = "schedule")]
 use super::{handle::AboutJobs, jobs::Jobs};
@@ -37,7 +40,7 @@ use crate::{
         messenger::{Hub, Peer},
         name::{Exit, ProcessName},
     },
-    protocol::pb::{ClusterReady, Panicked, control::Body},
+    protocol::pb::{ClusterReady, Lead, Panicked, Retire, control::Body},
 };
 
 /// How long the last words and lines of a child that is gone are waited for. They are there already
@@ -69,8 +72,7 @@ pub(super) async fn supervise(
     let (asks, asked) = requests;
     let stop_timeout = setup.rules.stop_timeout;
     let no_signals = |error| Error::io("can't handle signals", &error);
-    let deaths = signal(SignalKind::child()).map_err(no_signals)?;
-    let mut signals = (Stops::new().map_err(no_signals)?, deaths);
+    let mut signals = Signals::new().map_err(no_signals)?;
     let (hears, heard) = mpsc::channel(QUEUE);
     let tell = broadcast::Sender::new(EVENTS);
     let hub = Hub::new();
@@ -86,7 +88,10 @@ pub(super) async fn supervise(
     let mut supervisor = Supervisor {
         panics: Panics::new(setup.rules.restart),
         on_worker_panic: setup.on_worker_panic,
-        dispatcher: Dispatcher::new(setup.rules),
+        dispatcher: Dispatcher::new(setup.rules, fastrand::u64(..)),
+        since: Instant::now(),
+        builds: Builds::new(setup.launch.program.as_deref()),
+        answers: Answers::default(),
         launch: setup.launch,
         shared: setup.shared,
         children: BTreeMap::new(),
@@ -102,7 +107,7 @@ pub(super) async fn supervise(
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
     let hurry = async {
-        signals.0.recv().await;
+        signals.stop().await;
     };
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
@@ -127,6 +132,10 @@ pub(super) enum Out {
 
 struct Supervisor {
     dispatcher: Dispatcher,
+    /// When the master began.
+    since: Instant,
+    builds: Builds,
+    answers: Answers,
     launch: Launch,
     shared: Shared,
     /// Those that are not reaped yet, by pid: two processes can have one name for a while.
@@ -149,7 +158,7 @@ struct Supervisor {
 impl Supervisor {
     async fn run(
         &mut self,
-        (stops, deaths): &mut (Stops, Signal),
+        signals: &mut Signals,
         mut heard: mpsc::Receiver<Heard>,
         mut asked: mpsc::UnboundedReceiver<Request>,
     ) -> Result<(), String> {
@@ -167,37 +176,32 @@ impl Supervisor {
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
-                signal = stops.recv() => {
-                    tracing::info!("got {signal}");
-                    Event::Stop(None)
-                }
-                // The sender lives in `supervise`.
-                Some(request) = asked.recv() => match request {
-                    Request::Stop(error) => Event::Stop(error),
-                    #[cfg(feature = "schedule")]
-                    Request::Jobs(about) => {
-                        self.ask_jobs(about);
-                        continue;
+                signal = signals.recv() => match signal {
+                    Got::Stop(name) => {
+                        tracing::info!("got {name}");
+                        Some(Event::Stop(None))
                     }
-                    Request::Inspect(answer) => {
-                        self.inspect(answer);
-                        continue;
+                    Got::Reload => {
+                        tracing::info!("got SIGHUP");
+                        Some(Event::Reload)
+                    }
+                    Got::Death => {
+                        self.reap();
+                        None
                     }
                 },
-                Some(()) = deaths.recv() => {
-                    self.reap();
-                    continue;
-                }
+                // The sender lives in `supervise`.
+                Some(request) = asked.recv() => self.handle_request(request),
                 heard = next_heard(&mut heard, &self.hub) => match heard {
-                    Heard::Event(event) => event,
+                    Heard::Event(event) => Some(event),
                     Heard::Frame(frame) => {
                         self.handle_frame(frame);
-                        continue;
+                        None
                     }
                 },
-                () = sleep_to(deadline) => continue,
+                () = sleep_to(deadline) => None,
             };
-            verdict = self.dispatch(event);
+            verdict = event.and_then(|event| self.dispatch(event));
         }
     }
 
@@ -219,6 +223,35 @@ impl Supervisor {
             self.inspector.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// Answers what can be answered at once; gives the event where there is more to it.
+    fn handle_request(&mut self, request: Request) -> Option<Event> {
+        match request {
+            Request::Stop(error) => Some(Event::Stop(error)),
+            Request::Reload(answer) => {
+                self.answers.await_reload(answer);
+                Some(Event::Reload)
+            }
+            Request::Scale(workers, answer) => {
+                self.answers.await_scale(workers, answer);
+                Some(Event::Scale(workers))
+            }
+            Request::Status(answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.status());
+                None
+            }
+            Request::Inspect(answer) => {
+                self.inspect(answer);
+                None
+            }
+            #[cfg(feature = "schedule")]
+            Request::Jobs(about) => {
+                self.ask_jobs(about);
+                None
+            }
+        }
     }
 
     /// Does what is due.
@@ -248,24 +281,37 @@ impl Supervisor {
             }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
-                    Action::Spawn { process, generation } => {
-                        events.push_back(self.spawn(process, generation));
+                    Action::Spawn { process, generation, build, workers, lead } => {
+                        let order = Order { name: process, generation, build, workers, lead };
+                        events.push_back(self.spawn(order));
                     }
                     Action::SayClusterReady { pid } => {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
+                    Action::GiveLead { pid } => self.carry_out(Out::To(pid, Body::Lead(Lead {}))),
+                    Action::Retire { pid, drain } => self.retire(pid, drain),
                     Action::Terminate { pid } => {
-                        self.forget(pid);
-                        #[cfg(feature = "schedule")]
-                        self.jobs.on_leaving(pid);
-                        let frames = self.router.on_leaving(pid);
-                        self.say(frames);
+                        self.let_go(pid);
                         self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
                         self.signal(pid, Kill::CONT);
                     }
-                    Action::Kill { pid } => self.signal(pid, Kill::KILL),
+                    Action::Kill { pid } => {
+                        self.let_go(pid);
+                        self.signal(pid, Kill::KILL);
+                    }
                     Action::Tell(event) => self.tell(event),
+                    Action::OpenBuild { build } => {
+                        let opened = self.builds.open(build);
+                        let opened = opened.map_err(|error| error.to_string());
+                        events.push_back(Event::Opened(opened));
+                    }
+                    Action::KeepBuild { build } => self.builds.keep(build),
+                    Action::Reloading => self.answers.begin_reload(),
+                    Action::Reloaded(outcome) => self.answers.end_reload(&outcome),
+                    Action::Scaled { workers, outcome } => {
+                        self.answers.end_scale(workers, &outcome);
+                    }
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
@@ -273,16 +319,45 @@ impl Supervisor {
         verdict
     }
 
-    fn spawn(&mut self, process: ProcessName, generation: u32) -> Event {
-        let hears = self.hears.clone();
+    fn spawn(&mut self, order: Order) -> Event {
+        let (process, hears) = (order.name, self.hears.clone());
         let peers = self.router.peers_of(process);
-        match Child::spawn(&self.launch, &self.shared, process, generation, peers, hears) {
+        match Child::spawn(&self.launch, &self.builds, &self.shared, order, peers, hears) {
             Ok(child) => {
                 let pid = child.pid;
                 self.children.insert(pid, child);
                 Event::Spawned { process, pid }
             }
             Err(error) => Event::SpawnFailed { process, error: error.to_string() },
+        }
+    }
+
+    fn status(&self) -> Status {
+        let status = self.dispatcher.status(Instant::now(), self.since);
+        #[cfg(feature = "schedule")]
+        let status = Status { jobs: self.jobs.status(Now::read()), ..status };
+        status
+    }
+
+    /// Tells the components that a process is not to be counted on any more.
+    fn let_go(&mut self, pid: u32) {
+        self.forget(pid);
+        #[cfg(feature = "schedule")]
+        self.jobs.on_leaving(pid);
+        let frames = self.router.on_leaving(pid);
+        self.say(frames);
+    }
+
+    /// Tells an agent to give up the lead. One that can't be told has nothing but its end to do so.
+    fn retire(&mut self, pid: u32, drain: Duration) {
+        self.let_go(pid);
+        if self.launch.is_mute(ProcessName::Agent) {
+            self.signal(pid, Kill::TERM);
+        } else {
+            let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+            self.carry_out(Out::To(pid, Body::Retire(Retire { drain_ms })));
+            // A stopped process reads nothing until it goes on.
+            self.signal(pid, Kill::CONT);
         }
     }
 
@@ -309,7 +384,7 @@ impl Supervisor {
                     self.panics.panicked(Instant::now(), process, pid);
                 }
             }
-            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+            body @ (Body::Taken(_) | Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
@@ -442,7 +517,7 @@ impl Supervisor {
 
 /// Collects what a child that is gone said last, and then reports its death.
 async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
-    let (process, pid) = (child.name, child.pid);
+    let pid = child.pid;
     let last_words = async {
         // It ends with the link, and then all that came by it is in `hears`, before the death.
         let _ = (&mut child.talk).await;
@@ -453,7 +528,7 @@ async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
     }
     let tail = child.tail.lines();
     // The master is gone only when no child is left.
-    let _ = hears.send(Heard::Event(Event::Exited { process, pid, exit, tail })).await;
+    let _ = hears.send(Heard::Event(Event::Exited { pid, exit, tail })).await;
 }
 
 /// What comes next from the children, or from the program around the master; neither waits for the
@@ -477,29 +552,49 @@ async fn sleep_to(deadline: Option<Instant>) {
     }
 }
 
-/// The signals that ask the master to stop.
-struct Stops {
+/// The signals that the master takes.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    hangup: Signal,
+    child: Signal,
 }
 
-impl Stops {
+/// What a signal asks for.
+enum Got {
+    Stop(&'static str),
+    Reload,
+    /// A child may be gone.
+    Death,
+}
+
+impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
         })
     }
 
-    /// Waits for one of them, and gives its name. Cancel safe.
-    async fn recv(&mut self) -> &'static str {
+    /// Waits for one of them. Cancel safe.
+    async fn recv(&mut self) -> Got {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.quit.recv() => "SIGQUIT",
+            biased;
+            _ = self.terminate.recv() => Got::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Got::Stop("SIGINT"),
+            _ = self.quit.recv() => Got::Stop("SIGQUIT"),
+            _ = self.hangup.recv() => Got::Reload,
+            _ = self.child.recv() => Got::Death,
         }
+    }
+
+    /// Waits for one that asks to stop. Cancel safe.
+    async fn stop(&mut self) {
+        while !matches!(self.recv().await, Got::Stop(_)) {}
     }
 }
 
@@ -524,6 +619,17 @@ fn log(event: &MasterEvent) {
         MasterEvent::Panicked { process, pid, count, message } => {
             tracing::error!(pid, count, "{process} goes on after a panic: {message}");
         }
+        MasterEvent::SlotFailed { process, deaths, .. } => {
+            tracing::error!("{process} has failed: {deaths} died in a row before they were ready");
+        }
+        MasterEvent::Replacing { process, pid, why } => {
+            tracing::info!(pid, "replacing {process}: {why}");
+        }
+        MasterEvent::Leaving { process, pid } => tracing::info!(pid, "{process} is to leave"),
+        MasterEvent::Reloading => tracing::info!("reloading"),
+        MasterEvent::Reloaded { generation } => tracing::info!(generation, "reloaded"),
+        MasterEvent::ReloadFailed { reason } => tracing::error!("{reason}"),
+        MasterEvent::Scaled { workers } => tracing::info!(workers, "scaled"),
         MasterEvent::Stopping => tracing::info!("stopping"),
         MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
             tracing::info!(pid, "{process} stopped");
