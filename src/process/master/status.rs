@@ -2,11 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::channels::ChannelStatus;
-use super::liveness::Unresponsive;
-use crate::process::name::ProcessName;
+use super::{channels::ChannelStatus, liveness::Unresponsive};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::JobStatus;
+use crate::process::{
+    name::ProcessName,
+    times::{maybe_seconds, seconds, since_1970},
+};
 
 /// The cluster at one moment, as [`MasterHandle::status`](super::MasterHandle::status) gives it.
 ///
@@ -33,6 +37,10 @@ pub struct Status {
     /// The agent, then the workers by index. While a process is replaced there are two of a name;
     /// one that died and waits for its restart has an entry without a pid.
     pub processes: Vec<ProcessStatus>,
+    /// The jobs, by name.
+    #[cfg(feature = "schedule")]
+    #[serde(default)]
+    pub jobs: Vec<JobStatus>,
 }
 
 /// What a cluster as a whole is doing.
@@ -147,55 +155,6 @@ pub struct DeathStatus {
     pub lines: Vec<String>,
 }
 
-mod seconds {
-    use super::{Deserialize, Duration, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_f64(time.as_secs_f64())
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        from: D,
-    ) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(from)?;
-        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
-    }
-}
-
-mod maybe_seconds {
-    use super::{Deserialize, Duration, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<Duration>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        time.map(|time| time.as_secs_f64()).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        let seconds = Option::<f64>::deserialize(from)?;
-        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
-    }
-}
-
-mod since_1970 {
-    use super::{Duration, Serializer, SystemTime, seconds};
-
-    pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        seconds::serialize(&at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(), to)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        from: D,
-    ) -> Result<SystemTime, D::Error> {
-        let since: Duration = seconds::deserialize(from)?;
-        let at = SystemTime::UNIX_EPOCH.checked_add(since);
-        at.ok_or_else(|| serde::de::Error::custom("a moment that is too far off"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +187,8 @@ mod tests {
             workers: 4,
             last_reload: Some(ReloadStatus { at, failure: None }),
             processes: vec![process],
+            #[cfg(feature = "schedule")]
+            jobs: Vec::new(),
         };
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["phase"], "reloading");

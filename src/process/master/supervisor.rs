@@ -361,6 +361,13 @@ impl Supervisor {
         }
     }
 
+    fn status(&self) -> Status {
+        let status = self.dispatcher.status(Instant::now(), self.since);
+        #[cfg(feature = "schedule")]
+        let status = Status { jobs: self.jobs.status(Now::read()), ..status };
+        status
+    }
+
     /// Tells the components that a process is not to be counted on any more.
     fn let_go(&mut self, pid: u32) {
         self.forget(pid);

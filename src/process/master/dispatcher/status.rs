@@ -27,6 +27,8 @@ impl Dispatcher {
                 .as_ref()
                 .map(|last| ReloadStatus { at: last.at, failure: last.outcome.clone().err() }),
             processes: self.slots.iter().flat_map(|slot| slot.status(now)).collect(),
+            #[cfg(feature = "schedule")]
+            jobs: Vec::new(),
         }
     }
 }
