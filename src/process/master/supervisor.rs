@@ -224,6 +224,10 @@ impl Supervisor {
             process.unresponsive = self.judge.found(pid);
             process.panics = self.panics.count(pid);
         }
+        #[cfg(feature = "schedule")]
+        {
+            status.jobs = self.jobs.status(Now::read());
+        }
         status
     }
 
@@ -359,13 +363,6 @@ impl Supervisor {
             }
             Err(error) => Event::SpawnFailed { process, error: error.to_string() },
         }
-    }
-
-    fn status(&self) -> Status {
-        let status = self.dispatcher.status(Instant::now(), self.since);
-        #[cfg(feature = "schedule")]
-        let status = Status { jobs: self.jobs.status(Now::read()), ..status };
-        status
     }
 
     /// Tells the components that a process is not to be counted on any more.
