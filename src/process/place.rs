@@ -165,7 +165,11 @@ impl Place {
         })
         .map_err(|error| Error::io("can't start the control thread", &error))?;
         panics::count(panics);
-        place.say_soon(Body::Taken(Taken { version: VERSION, answers_pings: true }));
+        place.say_soon(Body::Taken(Taken {
+            version: VERSION,
+            answers_pings: true,
+            takes_messages: true,
+        }));
         Ok(Arc::new(place))
     }
 

@@ -126,7 +126,8 @@ def main():
         say(name, f"runs {welcome[5]} {welcome.get(4, 0)} in Python")
         listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("cluster")])
         assert listener.getsockname() == ("127.0.0.1", welcome[5])
-    link.send(TAKEN, field(1, VERSION) + field(2, int(behaviour in ("pings", "frozen"))))
+    link.send(TAKEN, field(1, VERSION) + field(2, int(behaviour in ("pings", "frozen")))
+              + field(3, int(behaviour == "talks")))
 
     if behaviour == "die":
         sys.exit("a line of Python before its end")

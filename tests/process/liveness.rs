@@ -64,7 +64,7 @@ fn blocked_runtimes_of_both_roles_are_noticed_and_replaced() {
             };
             let why = cluster.find(why).join(" ");
             let end = cluster.find(end).join(" ");
-            assert!(why.contains("was blocked") && end.contains("signal 9"), "{why}; {end}");
+            assert!(why.contains("blocked") && end.contains("signal 9"), "{why}; {end}");
             stop(cluster);
         }
     }

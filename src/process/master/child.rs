@@ -35,7 +35,10 @@ use crate::{
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Ended, Peers, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{
+            AgentPlace, Ended, Peers, Taken, Welcome, WorkerPlace, control::Body, ended::How,
+            welcome,
+        },
     },
 };
 
@@ -366,6 +369,17 @@ async fn listen(
         // One that sends and does not read what it gets back is not read either.
         room.wait().await;
         let said = match reader.read().await {
+            // That it is there concerns the dispatcher; that it takes messages, the router.
+            Ok(body @ Body::Taken(Taken { takes_messages: true, .. })) => {
+                let frame = FromChild { process, pid, body: Box::new(body.clone()) };
+                if heard.send(Heard::Frame(frame)).await.is_err() {
+                    return LinkError::Gone;
+                }
+                Ok(body)
+            }
+            other => other,
+        };
+        let said = match said {
             Ok(body) => match words(body) {
                 Ok(words) => Heard::Event(Event::Said { pid, words }),
                 Err(body) => Heard::Frame(FromChild { process, pid, body }),

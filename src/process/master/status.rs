@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::channels::ChannelStatus;
 use super::liveness::Unresponsive;
 use crate::process::name::ProcessName;
 
@@ -93,6 +94,12 @@ pub struct ProcessStatus {
     pub unresponsive: Option<Unresponsive>,
     /// How many panics there were in it that did not end it.
     pub panics: u64,
+    /// Whether it was asked for its channels and did not answer within a second: it is stopped, or
+    /// the host has no time for it.
+    pub silent: bool,
+    /// The channels that it takes part in, at most 64. `None` where it did not answer, or is a program
+    /// that is not asked.
+    pub channels: Option<Vec<ChannelStatus>>,
 }
 
 /// Where a process is in its life.
@@ -208,6 +215,8 @@ mod tests {
             cpu: Some(Duration::from_millis(2500)),
             unresponsive: Some(Unresponsive::Frozen),
             panics: 3,
+            silent: false,
+            channels: None,
         };
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         let status = Status {

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     answers::Answers,
     build::Builds,
-    channels::{Channels, Inspector},
+    channels::Inspector,
     child::{Child, FromChild, Heard, Launch, Order, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
@@ -211,13 +211,6 @@ impl Supervisor {
         }
     }
 
-    /// Asks all who are able to answer about their channels.
-    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
-        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
-            self.carry_out(Out::To(pid, question));
-        }
-    }
-
     /// What the dispatcher knows, and what can be seen of the processes at this moment.
     fn status(&self) -> Status {
         let mut status = self.dispatcher.status(Instant::now(), self.since);
@@ -275,7 +268,9 @@ impl Supervisor {
                 None
             }
             Request::Inspect(answer) => {
-                self.inspect(answer);
+                for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+                    self.carry_out(Out::To(pid, question));
+                }
                 None
             }
             #[cfg(feature = "schedule")]
@@ -368,6 +363,8 @@ impl Supervisor {
     /// Tells the components that a process is not to be counted on any more.
     fn let_go(&mut self, pid: u32) {
         self.forget(pid);
+        #[cfg(feature = "schedule")]
+        self.jobs.on_leaving(pid);
         let frames = self.router.on_leaving(pid);
         self.say(frames);
     }
@@ -409,7 +406,7 @@ impl Supervisor {
                     self.panics.panicked(Instant::now(), process, pid);
                 }
             }
-            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+            body @ (Body::Taken(_) | Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }

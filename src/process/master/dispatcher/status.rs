@@ -44,6 +44,8 @@ impl Slot {
             last_death: self.death_status(now),
             rss_bytes: None,
             cpu: None,
+            silent: false,
+            channels: None,
             unresponsive: None,
             panics: 0,
         });
@@ -58,6 +60,8 @@ impl Slot {
             last_death: self.death_status(now),
             rss_bytes: member.rss,
             cpu: None,
+            silent: false,
+            channels: None,
             unresponsive: None,
             panics: 0,
         });
