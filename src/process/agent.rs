@@ -1,6 +1,8 @@
 //! The agent, as its own function sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::OnceCell;
 
 use super::{
     joining::Joining,
@@ -37,20 +39,35 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Agent {
     place: Arc<Place>,
-    /// Accepts on the inherited listener as long as the agent lives, whatever channels come and go.
-    server: Arc<LocalServer>,
+    /// Accepts on the inherited listener as long as the agent lives and leads, whatever channels come
+    /// and go.
+    server: Arc<OnceCell<Arc<LocalServer>>>,
 }
 
 impl Agent {
-    pub(super) fn new(place: Arc<Place>) -> Result<Self> {
-        let listener = place
-            .listener
-            .as_ref()
-            .ok_or_else(|| Error::protocol("the agent inherited no listener"))?
-            .try_clone()
-            .map_err(|error| Error::io("can't duplicate the cluster listener", &error))?;
-        let server = LocalServer::adopt(listener, &place.token, &Options::default())?;
-        Ok(Self { place, server })
+    pub(super) async fn new(place: Arc<Place>) -> Result<Self> {
+        let agent = Self { place, server: Arc::default() };
+        if agent.place.lead.is_given() {
+            agent.serve().await?;
+        }
+        tokio::spawn(retire(Arc::clone(&agent.place), Arc::downgrade(&agent.server)));
+        Ok(agent)
+    }
+
+    /// The server, once this agent has the lead.
+    async fn serve(&self) -> Result<Arc<LocalServer>> {
+        self.place.wait_for_lead().await?;
+        let adopt = || async {
+            let listener = self
+                .place
+                .listener
+                .as_ref()
+                .ok_or_else(|| Error::protocol("the agent inherited no listener"))?
+                .try_clone()
+                .map_err(|error| Error::io("can't duplicate the cluster listener", &error))?;
+            LocalServer::adopt(listener, &self.place.token, &Options::default())
+        };
+        self.server.get_or_try_init(adopt).await.map(Arc::clone)
     }
 
     /// Leads a channel: connects the real client with these options, and serves the workers.
@@ -58,6 +75,10 @@ impl Agent {
     /// A client that can't be connected is an error in the first agent, which ends the start of the
     /// cluster. A replacement tries again in the background instead: its followers see `Stale` with
     /// the reason, and other channels do not wait for it.
+    ///
+    /// In a reload it waits until the agent before this one is gone, so that there are never two
+    /// real clients of a channel. What can be done before, such as reading files, is best done
+    /// before.
     ///
     /// # Examples
     ///
@@ -96,7 +117,7 @@ impl Agent {
     ///
     /// Dropping it gives up; nothing stays.
     pub fn cluster<T: ClusterClient>(&self, client: T::Options) -> Joining<T> {
-        Joining::new(self.builder(), Some(client))
+        self.joining(Some(client))
     }
 
     /// Uses a channel that this agent leads already.
@@ -109,19 +130,18 @@ impl Agent {
     ///
     /// Dropping it gives up; nothing stays.
     pub fn join<T: ClusterClient>(&self) -> Joining<T> {
-        Joining::new(self.builder(), None)
+        self.joining(None)
     }
 
-    fn builder<T: ClusterClient>(&self) -> Builder<T> {
+    fn joining<T: ClusterClient>(&self, client: Option<T::Options>) -> Joining<T> {
         let is_replacement = self.place.generation > 0;
-        Builder::new()
-            .role(Role::Leader)
-            .server(Arc::clone(&self.server))
-            .retry_connect(is_replacement)
+        let builder = Builder::new().role(Role::Leader).retry_connect(is_replacement);
+        let agent = self.clone();
+        Joining::lead(builder, Box::pin(async move { agent.serve().await }), client)
     }
 
     /// Tells the master that the set-up is done. Workers are started after it. Calling it again
-    /// does nothing.
+    /// does nothing. In a reload it waits until the agent before this one is gone.
     ///
     /// # Errors
     ///
@@ -131,11 +151,13 @@ impl Agent {
     ///
     /// The master is told even where the future is dropped after its first poll.
     pub async fn ready(&self) -> Result<()> {
+        self.serve().await?;
         self.place.ready().await
     }
 
     /// Waits until the process is to stop: the master says so, or it got a SIGTERM. When it
-    /// resolves, the workers are gone. Return `Ok` from the agent's function soon after; what is not
+    /// resolves, the workers are gone; or, in a reload, all channels are handed over to the next
+    /// agent, their clients closed and nothing withdrawn. Return `Ok` from the agent's function soon after; what is not
     /// gone within the master's `stop_timeout` is killed.
     ///
     /// # Cancel safety
@@ -179,4 +201,14 @@ impl Agent {
     pub fn generation(&self) -> u32 {
         self.place.generation
     }
+}
+
+/// Gives up the lead when the master says so, and then asks the process to stop.
+async fn retire(place: Arc<Place>, server: Weak<OnceCell<Arc<LocalServer>>>) {
+    let drain = place.lead.retired().await;
+    let server = server.upgrade().and_then(|server| server.get().map(Arc::clone));
+    if let Some(server) = server {
+        server.hand_over(drain).await;
+    }
+    place.stop();
 }

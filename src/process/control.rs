@@ -317,7 +317,7 @@ mod tests {
     fn frames_arrive_whole_and_in_order_whatever_the_cuts() {
         let (mut ours, theirs) = StdUnixStream::pair().unwrap();
         let bodies = [
-            Body::Taken(Taken { version: 7, answers_pings: true }),
+            Body::Taken(Taken { version: 7, answers_pings: true, ..Taken::default() }),
             failed("why"),
             Body::Ready(Ready {}),
         ];

@@ -16,6 +16,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -160,16 +161,20 @@ fn watch_parent() -> Result<()> {
     Ok(())
 }
 
-/// Gives the process the name that its program has. Started by `/proc/self/exe`, it would be `exe`
-/// in the system's lists.
+/// Gives the process the name that its program has. Started through a descriptor, it would be a
+/// number in the system's lists, or `exe`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn name_main_thread() {
     let is_main_thread = rustix::thread::gettid() == rustix::process::getpid();
-    let has_no_name = || std::fs::read("/proc/self/comm").is_ok_and(|name| name == b"exe\n");
+    let is_number = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+    let has_no_name = || {
+        std::fs::read("/proc/self/comm")
+            .is_ok_and(|name| name == b"exe\n" || name.strip_suffix(b"\n").is_some_and(is_number))
+    };
     if !is_main_thread || !has_no_name() {
         return;
     }
-    let program = env::current_exe().ok();
+    let program = env::args_os().next().map(PathBuf::from);
     let name = program.as_ref().and_then(|path| path.file_name()?.to_str());
     if let Some(name) = name.and_then(|name| std::ffi::CString::new(name).ok()) {
         // A process without its name works as well.

@@ -1,11 +1,12 @@
 //! How the agent and the workers take part in a channel: as its leader, and as its followers.
 
-use std::{fmt, future::IntoFuture};
+use std::{fmt, future::IntoFuture, sync::Arc};
 
 use crate::{
     cluster::{Builder, Cluster, ClusterClient},
     error::Result,
     options::Options,
+    server::LocalServer,
     spec::BoxFuture,
 };
 
@@ -16,13 +17,25 @@ use crate::{
 #[must_use = "nothing happens before it is awaited"]
 pub struct Joining<T: ClusterClient> {
     builder: Builder<T>,
+    /// In the agent, the server that is to be led on, once the agent has the lead.
+    server: Option<BoxFuture<Result<Arc<LocalServer>>>>,
     /// What `#[connect]` takes, where this process is to lead.
     client: Option<T::Options>,
 }
 
 impl<T: ClusterClient> Joining<T> {
-    pub(super) fn new(builder: Builder<T>, client: Option<T::Options>) -> Self {
-        Self { builder, client }
+    /// Follows.
+    pub(super) fn follow(builder: Builder<T>) -> Self {
+        Self { builder, server: None, client: None }
+    }
+
+    /// Leads on this server, where there are options for the client, or else uses what it leads.
+    pub(super) fn lead(
+        builder: Builder<T>,
+        server: BoxFuture<Result<Arc<LocalServer>>>,
+        client: Option<T::Options>,
+    ) -> Self {
+        Self { builder, server: Some(server), client }
     }
 
     /// Names the channel, where there are two of a client's type. Default: the name of the type.
@@ -43,10 +56,16 @@ impl<T: ClusterClient> IntoFuture for Joining<T> {
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        match self.client {
-            Some(client) => Box::pin(self.builder.create(client)),
-            None => Box::pin(self.builder.join()),
-        }
+        let Self { mut builder, server, client } = self;
+        Box::pin(async move {
+            if let Some(server) = server {
+                builder = builder.server(server.await?);
+            }
+            match client {
+                Some(client) => builder.create(client).await,
+                None => builder.join().await,
+            }
+        })
     }
 }
 

@@ -42,6 +42,7 @@ mod output;
 mod inspect;
 
 mod inherit;
+mod lead;
 mod messenger;
 mod panics;
 
@@ -70,8 +71,9 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{
-        Death, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Program, Remedy,
-        Unresponsive,
+        ChannelRole, ChannelStatus, ClusterPhase, Death, DeathStatus, Liveness, Master,
+        MasterBuilder, MasterEvent, MasterHandle, ProcessState, ProcessStatus, Program, Recycle,
+        ReloadStatus, Remedy, Status, Unresponsive,
     },
     messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},

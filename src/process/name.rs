@@ -2,8 +2,11 @@
 
 use std::{fmt, os::unix::process::ExitStatusExt, process::ExitStatus};
 
+use serde::{Deserialize, Serialize};
+
 /// Which process of the cluster: its role, and of a worker its index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "role", content = "index", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ProcessName {
     /// The process that started the others and supervises them.

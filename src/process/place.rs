@@ -35,6 +35,7 @@ use super::{
     control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
     inherit::Inheritance,
     inspect,
+    lead::{Lead, LeadTeller, lead},
     messenger::Hub,
     name::{Exit, ProcessName},
     panics,
@@ -43,7 +44,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     protocol::{
         handshake::Token,
-        pb::{Panicked, Pong, Ready, Taken, control::Body, welcome},
+        pb::{Panicked, Pong, Ready, Standby, Taken, control::Body, welcome},
     },
 };
 
@@ -62,7 +63,9 @@ pub(super) struct Place {
     /// The listening sockets of the application by name, in a worker.
     pub(super) listeners: Vec<(String, TcpListener)>,
     pub(super) hub: Arc<Hub>,
-    stop: watch::Receiver<bool>,
+    /// Of use in the agent alone.
+    pub(super) lead: Lead,
+    stop: watch::Sender<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
     /// The last ping, which the user's runtime has to answer.
@@ -109,7 +112,8 @@ impl Place {
         let hub = Hub::new();
         // Nobody else knows the hub yet; what it does not know of is no peers.
         hub.hear(Body::Peers(welcome.peers.unwrap_or_default()));
-        let (stop_sender, stop) = watch::channel(false);
+        let (lead_teller, lead) = lead(welcome.lead);
+        let stop = watch::Sender::new(false);
         let (cluster_ready_sender, cluster_ready) = watch::channel(false);
         let (asked_sender, asked) = watch::channel(0);
         let (panics, panicked) = watch::channel(Panicked::default());
@@ -117,7 +121,7 @@ impl Place {
         #[cfg(feature = "schedule")]
         let jobs = {
             let say = say.clone();
-            Jobs::new(move |body| drop(say_soon(&say, body)), stop.clone())
+            Jobs::new(move |body| drop(say_soon(&say, body)), stop.subscribe())
         };
         let place = Self {
             #[cfg(feature = "schedule")]
@@ -130,7 +134,8 @@ impl Place {
             listener,
             listeners,
             hub: Arc::clone(&hub),
-            stop,
+            lead,
+            stop: stop.clone(),
             cluster_ready,
             said_ready: AtomicBool::new(false),
             asked,
@@ -149,7 +154,8 @@ impl Place {
                 say,
                 sayings,
                 hub,
-                stop: stop_sender,
+                stop,
+                lead: lead_teller,
                 cluster_ready: cluster_ready_sender,
                 asked: asked_sender,
                 panicked,
@@ -159,7 +165,11 @@ impl Place {
         })
         .map_err(|error| Error::io("can't start the control thread", &error))?;
         panics::count(panics);
-        place.say_soon(Body::Taken(Taken { version: VERSION, answers_pings: true }));
+        place.say_soon(Body::Taken(Taken {
+            version: VERSION,
+            answers_pings: true,
+            takes_messages: true,
+        }));
         Ok(Arc::new(place))
     }
 
@@ -198,8 +208,36 @@ impl Place {
         *self.stop.borrow()
     }
 
+    /// Asks this process to stop, as a SIGTERM does.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until this agent has the lead. The first wait tells the master that it is needed.
+    pub(super) async fn wait_for_lead(&self) -> Result<()> {
+        if self.lead.is_given() {
+            return Ok(());
+        }
+        if self.lead.begin_standby() {
+            self.say_soon(Body::Standby(Standby {}));
+        }
+        tokio::select! {
+            biased;
+            () = self.lead.given() => Ok(()),
+            () = self.stopped() => {
+                let text = "the agent was asked to stop before it had anything to lead";
+                Err(Error::new(ErrorKind::Process, text))
+            }
+        }
+    }
+
+    /// Whether this is an agent that never had the lead.
+    pub(super) fn never_led(&self) -> bool {
+        self.name == ProcessName::Agent && !self.lead.is_given()
+    }
+
     pub(super) async fn stopped(&self) {
-        wait_true(self.stop.clone()).await;
+        wait_true(self.stop.subscribe()).await;
     }
 
     pub(super) async fn cluster_ready(&self) {
@@ -251,6 +289,7 @@ struct Control {
     sayings: mpsc::UnboundedReceiver<Say>,
     hub: Arc<Hub>,
     stop: watch::Sender<bool>,
+    lead: LeadTeller,
     cluster_ready: watch::Sender<bool>,
     asked: watch::Sender<u64>,
     panicked: watch::Receiver<Panicked>,
@@ -261,7 +300,7 @@ struct Control {
 impl Control {
     async fn run(self) {
         let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
-        let Self { hub, stop, cluster_ready, asked, panicked, .. } = self;
+        let Self { hub, stop, lead, cluster_ready, asked, panicked, .. } = self;
         #[cfg(feature = "schedule")]
         let jobs = self.jobs;
         // Beside the rest, so that a master that is slow to read is heard nonetheless.
@@ -285,6 +324,8 @@ impl Control {
                         say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
                         asked.send_replace(ping.seq);
                     }
+                    Ok(Body::Lead(_)) => lead.give(),
+                    Ok(Body::Retire(retire)) => lead.retire(Duration::from_millis(retire.drain_ms)),
                     Ok(body) => {
                         // What nobody takes is what a newer master may say to a program that does
                         // not know it.

@@ -67,7 +67,7 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
         }
         ProcessName::Master | ProcessName::Agent => {
             let function = roles.agent.as_ref().ok_or_else(missing)?;
-            function(Agent::new(Arc::clone(&place))?)
+            function(Agent::new(Arc::clone(&place)).await?)
         }
     };
     tokio::spawn(Arc::clone(&place).answer_for_runtime());
@@ -84,6 +84,8 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             let text = format!("{name}: its function returned before it was asked to stop");
             (How::Early(Early {}), Err(Error::new(ErrorKind::Process, text)))
         }
+        // What it waited for never came, and nothing is wrong with it.
+        Ok(Err(_)) if place.is_stopping() && place.never_led() => (How::Done(Done {}), Ok(())),
         Ok(Err(error)) => {
             let text = clip(chain(&*error));
             let error = Error::new(ErrorKind::Process, format!("{name} failed: {text}"));

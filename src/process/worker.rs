@@ -61,7 +61,7 @@ impl Worker {
             .role(Role::Follower)
             .port(self.place.port)
             .token(self.place.token.secret().to_vec());
-        Joining::new(builder, None)
+        Joining::follow(builder)
     }
 
     /// A listening socket that the master has bound, by its name in

@@ -168,7 +168,6 @@ impl LocalServer {
     ///
     /// Cancel safe: the channels are handed over in the background once it was polled.
     #[cfg(all(unix, feature = "process"))]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the agent's reload comes next"))]
     pub(crate) async fn hand_over(&self, drain: Duration) {
         self.shut();
         let leads: Vec<Arc<dyn Lead>> = lock(&self.shared.slots)

@@ -1,7 +1,9 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
 //! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
-//! `program`, `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run` (`run().await` in place of `main()`).
+//! `crash_loop`, `recycle_ms`, `program`, `asks=PATH` (see `fixture_ask.rs`),
+//! `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run`
+//! (`run().await` in place of `run_blocking()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
 //! `worker_next=…` (replacements alone):
@@ -15,7 +17,8 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs` and `fixture_listen.rs`.
+//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs`, `fixture_ledger.rs` and
+//! `fixture_listen.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -32,10 +35,10 @@ use std::{
 use clap::Parser;
 use cluster_client::{
     Agent, Cluster, Error, ErrorKind, Joining, Master, MasterBuilder, MasterEvent, MasterHandle,
-    Options, Result, Worker, cli, cluster_client,
+    Options, Recycle, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_health, fixture_jobs, fixture_listen, talk};
+use crate::{fixture_ask, fixture_health, fixture_jobs, fixture_ledger, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -125,6 +128,12 @@ fn describe(keys: &Keys) -> MasterBuilder {
     if let Some(time) = millis("healthy_ms") {
         cluster = cluster.healthy_after(time);
     }
+    if let Some(deaths) = number("crash_loop") {
+        cluster = cluster.crash_loop(deaths as u32);
+    }
+    if let Some(age) = millis("recycle_ms") {
+        cluster = cluster.recycle(Recycle::default().age(age));
+    }
     if let Some(program) = keys.get("program") {
         cluster = cluster.program(program).args(["1000"]);
     }
@@ -151,6 +160,10 @@ async fn observe(mut handle: MasterHandle, observer: String) {
     }
     if let Some(scene) = keys().remove("messenger") {
         tokio::spawn(talk::master(handle.messenger(), scene));
+    }
+    if let Some(path) = keys().remove("asks") {
+        let handle = handle.clone();
+        tokio::spawn(async move { fixture_ask::answer(handle, path.as_ref()).await });
     }
     while let Some(event) = handle.next_event().await {
         match event {
@@ -183,6 +196,23 @@ async fn observe(mut handle: MasterHandle, observer: String) {
             MasterEvent::Panicked { process, pid, count, message, .. } => {
                 say("master", &format!("panicked {process} {pid} {count} {message}"));
             }
+            MasterEvent::SlotFailed { process, deaths, .. } => {
+                say("master", &format!("failed {process} after {deaths}"));
+            }
+            MasterEvent::Replacing { process, pid, why, .. } => {
+                say("master", &format!("replacing {process} {pid}: {why}"));
+            }
+            MasterEvent::Leaving { process, pid, .. } => {
+                say("master", &format!("leaving {process} {pid}"));
+            }
+            MasterEvent::Reloading => say("master", "reloading"),
+            MasterEvent::Reloaded { generation, .. } => {
+                say("master", &format!("reloaded {generation}"));
+            }
+            MasterEvent::ReloadFailed { reason, .. } => {
+                say("master", &format!("not-reloaded {}", reason.replace('\n', "|")));
+            }
+            MasterEvent::Scaled { workers, .. } => say("master", &format!("scaled to {workers}")),
             MasterEvent::Stopping => say("master", "stopping"),
             MasterEvent::Stopped { process, pid, exit, .. } => {
                 say("master", &format!("stopped {process} {pid} {exit}"));
@@ -200,7 +230,14 @@ struct Upstream;
 impl Upstream {
     #[connect]
     async fn connect() -> Result<Self> {
+        say("agent", "connects");
         Ok(Self)
+    }
+
+    #[invoke]
+    async fn add(&self, one: u64, other: u64) -> Result<u64> {
+        tokio::time::sleep(Duration::from_millis(one % 20)).await;
+        Ok(one + other)
     }
 
     #[publish]
@@ -225,6 +262,15 @@ impl Upstream {
 
 /// Takes part in the channel for ever, as one that keeps its clients in a static does.
 async fn share(name: &str, behaviour: &str, joining: Joining<Upstream>) -> Result<()> {
+    if behaviour == "calls" {
+        let upstream = joining.await?;
+        if name == "agent" {
+            std::mem::forget(upstream);
+        } else {
+            tokio::spawn(call_for_ever(name.to_owned(), upstream));
+        }
+        return Ok(());
+    }
     if behaviour == "share" {
         let options = Options { grace: Duration::from_secs(600), ..Options::default() };
         let upstream: Cluster<Upstream> = joining.options(options).await?;
@@ -232,6 +278,22 @@ async fn share(name: &str, behaviour: &str, joining: Joining<Upstream>) -> Resul
         std::mem::forget(upstream);
     }
     Ok(())
+}
+
+/// Calls without a pause, and says so now and then, and when a call fails.
+async fn call_for_ever(name: String, upstream: Cluster<Upstream>) {
+    for count in 0_u64.. {
+        match upstream.add(count, 1).await {
+            Ok(sum) if sum == count + 1 => {}
+            Ok(sum) => say(&name, &format!("got {sum} for {count} + 1")),
+            // This process leaves its channels, because its function is done.
+            Err(error) if error.kind() == ErrorKind::Closed => return,
+            Err(error) => say(&name, &format!("lost a call: {error}")),
+        }
+        if count % 20 == 0 {
+            say(&name, &format!("has called {count}"));
+        }
+    }
 }
 
 async fn agent(agent: Agent) -> Result<()> {
@@ -244,6 +306,7 @@ async fn agent(agent: Agent) -> Result<()> {
         agent.cluster_ready().await;
     }
     share("agent", &behaviour, agent.cluster(())).await?;
+    fixture_ledger::agent(&agent, &keys, &behaviour).await?;
     agent.ready().await?;
     say("agent", "ready");
     let waits = agent.clone();
@@ -275,6 +338,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     }
     share(&name, &behaviour, worker.cluster()).await?;
     fixture_listen::serve(&worker, &keys, &behaviour)?;
+    let calls = fixture_ledger::worker(&worker, &name, &behaviour).await?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");
@@ -288,13 +352,20 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     }
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
+    calls.end(&name).await?;
     finish(&name, &behaviour).await;
     Ok(fixture_health::end(&behaviour)?)
 }
 
-/// The behaviour under the first of these keys that was given.
+/// The behaviour under the first of these keys that was given; `file:PATH` is what is in that file
+/// when the process starts.
 fn behaviour<const N: usize>(keys: &Keys, of: [Option<&str>; N]) -> String {
-    of.into_iter().flatten().find_map(|key| keys.get(key).cloned()).unwrap_or_default()
+    let given = of.into_iter().flatten().find_map(|key| keys.get(key).cloned());
+    let given = given.unwrap_or_default();
+    match given.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).unwrap(),
+        None => given,
+    }
 }
 
 async fn before_ready(behaviour: &str) -> Result<()> {

@@ -18,6 +18,7 @@ import time
 VERSION = 2
 # Numbers of the bodies in Control.
 WELCOME, TAKEN, READY, CLUSTER_READY, ENDED, PING, PONG, PANICKED = range(1, 9)
+STANDBY, LEAD, RETIRE = range(10, 13)
 SEND, DELIVER, DELIVERED, RECEIPT = range(13, 17)
 TO_ALL = 1
 TAKEN_HERE, UNHANDLED = 1, 2
@@ -125,7 +126,8 @@ def main():
         say(name, f"runs {welcome[5]} {welcome.get(4, 0)} in Python")
         listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("cluster")])
         assert listener.getsockname() == ("127.0.0.1", welcome[5])
-    link.send(TAKEN, field(1, VERSION) + field(2, int(behaviour in ("pings", "frozen"))))
+    link.send(TAKEN, field(1, VERSION) + field(2, int(behaviour in ("pings", "frozen")))
+              + field(3, int(behaviour == "talks")))
 
     if behaviour == "die":
         sys.exit("a line of Python before its end")
@@ -148,10 +150,19 @@ def main():
     if "http" in welcome["listeners"]:
         listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("http")])
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
+    if name == "agent" and not welcome.get(8):
+        # Another agent lives, and this one may neither accept nor connect.
+        say(name, "stands by")
+        link.send(STANDBY)
+        while link.receive()[0] != LEAD:
+            pass
     link.send(READY)
     say(name, "ready")
     while True:
         number, body = link.receive()
+        if number == RETIRE:
+            # Nothing was accepted, and so there is nothing to hand over.
+            stop()
         if number == CLUSTER_READY:
             say(name, "cluster-ready")
         if number == CLUSTER_READY and behaviour == "talks":

@@ -55,11 +55,16 @@ fn blocked_runtimes_of_both_roles_are_noticed_and_replaced() {
             cluster.wait(&format!(" unresponsive {process} "));
             let said = cluster.said[cluster.position(" unresponsive ")].clone();
             assert!(said.ends_with("blocked Replace"), "{said}");
-            cluster.find(&format!(" died {process} "));
-            // It was asked first, did not hear it, and was killed when its time was up.
-            let died = &cluster.said[cluster.position(&format!(" died {process} "))];
-            assert!(died.contains("blocked") && died.contains("signal 9"), "{died}");
             until_ready_twice(&mut cluster, process);
+            // It was asked first, did not hear it, and was killed when its time was up; a worker
+            // when its replacement was ready.
+            let (why, end) = match process {
+                "agent" => (" died agent ", " died agent "),
+                _ => (" replacing worker 0 ", " stopped worker 0 "),
+            };
+            let why = cluster.find(why).join(" ");
+            let end = cluster.find(end).join(" ");
+            assert!(why.contains("blocked") && end.contains("signal 9"), "{why}; {end}");
             stop(cluster);
         }
     }

@@ -13,6 +13,8 @@ mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
 #[cfg(target_os = "linux")]
+mod cli_status;
+#[cfg(target_os = "linux")]
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
@@ -22,13 +24,19 @@ mod examples;
 #[cfg(target_os = "linux")]
 mod fixture;
 #[cfg(target_os = "linux")]
+mod fixture_ask;
+#[cfg(target_os = "linux")]
 mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
 #[cfg(target_os = "linux")]
+mod fixture_ledger;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
+#[cfg(target_os = "linux")]
+mod hand_over;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -40,13 +48,19 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod measures;
+#[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
 mod orphans;
 #[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod scale;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
@@ -64,11 +78,15 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     use libtest_mimic::{Arguments, Trial};
 
-    match std::env::args().nth(1).as_deref() {
-        Some("--fixture") => return fixture::main(),
-        Some("--announce") => return examples::announce::main(),
-        Some("--shared-cache") => return examples::shared_cache::main(),
+    // Arguments would be the example's own, so it is chosen by the environment.
+    match std::env::var(examples::VARIABLE).as_deref() {
+        Ok("announce") => return examples::announce::main(),
+        Ok("shared_cache") => return examples::shared_cache::main(),
+        Ok("http") => return examples::http::main(),
         _ => {}
+    }
+    if std::env::args().nth(1).as_deref() == Some("--fixture") {
+        return fixture::main();
     }
     if std::env::var_os(fixture::KEYS).is_some() {
         return fixture::command_line();
@@ -84,10 +102,13 @@ fn main() -> std::process::ExitCode {
         start::TESTS,
         stop::TESTS,
         restart::TESTS,
+        reload::TESTS,
+        scale::TESTS,
         loss::TESTS,
         identity::TESTS,
         cli_start::TESTS,
         cli_stop::TESTS,
+        cli_status::TESTS,
         cli_logs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
@@ -98,7 +119,9 @@ fn main() -> std::process::ExitCode {
         foreign::TESTS,
         jobs::TESTS,
         listen::TESTS,
+        hand_over::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

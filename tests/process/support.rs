@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread::{self, JoinHandle},
@@ -89,6 +91,21 @@ impl Cluster {
         let mut cluster = Self::start_command(command, arguments);
         cluster.pids_are_foreign = true;
         cluster
+    }
+
+    /// As `ready`, of a cluster whose master's handle can be asked.
+    pub(crate) fn asked(arguments: &str) -> (Self, Asks) {
+        let own = std::env::current_exe().unwrap();
+        Self::asked_command(Command::new(own), arguments)
+    }
+
+    pub(crate) fn asked_command(command: Command, arguments: &str) -> (Self, Asks) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("asks");
+        let arguments = format!("asks={} {arguments}", path.display());
+        let mut cluster = Self::start_command(command, &arguments);
+        cluster.wait("cluster-ready ");
+        (cluster, Asks { path, _folder: folder })
     }
 
     pub(crate) fn master(&self) -> u32 {
@@ -220,6 +237,49 @@ impl Drop for Cluster {
             let _ = kill_process_group(to_pid(pid), Signal::KILL);
         }
         let _ = self.master.wait();
+    }
+}
+
+/// The way to the handle of a master; see `fixture_ask.rs`.
+pub(crate) struct Asks {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Asks {
+    /// Asks, and waits for the answer.
+    #[track_caller]
+    pub(crate) fn ask(&self, what: &str) -> String {
+        let mut stream = self.say(what);
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "the master hung up on {what}");
+        answer.trim_end().to_owned()
+    }
+
+    /// Asks. The answer can be read later, if at all.
+    pub(crate) fn say(&self, what: &str) -> BufReader<UnixStream> {
+        let connect = || UnixStream::connect(&self.path).ok();
+        until("the master can be asked", || connect().is_some());
+        let mut stream = connect().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{what}\n").as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ask("status")).unwrap()
+    }
+
+    /// The pids and states of all processes that have this role.
+    pub(crate) fn processes(&self, role: &str) -> Vec<(Option<u32>, String)> {
+        let status = self.status();
+        let of = status["processes"].as_array().unwrap().iter().filter(|of| of["role"] == role);
+        of.map(|of| {
+            let pid = of["pid"].as_u64().map(|pid| pid as u32);
+            (pid, of["state"].as_str().unwrap().to_owned())
+        })
+        .collect()
     }
 }
 

@@ -22,10 +22,11 @@ use tokio::{
 use super::{
     child::{Launch, Shared},
     dispatcher::Rules,
-    handle::{MasterHandle, Observe, Request, Requests},
+    handle::{MasterHandle, Observe, Request, Requests, check_workers},
     listen::{self, Wanted},
     liveness::{Liveness, Remedy},
     program::Program,
+    recycle::Recycle,
     restart::RestartPolicy,
     supervisor::{Setup, supervise},
 };
@@ -82,6 +83,7 @@ impl Master {
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             restart: RestartPolicy::default(),
+            recycle: Recycle::default(),
             liveness: Liveness::default(),
             #[cfg(feature = "schedule")]
             environment: None,
@@ -107,6 +109,7 @@ pub struct MasterBuilder {
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart: RestartPolicy,
+    recycle: Recycle,
     liveness: Liveness,
     #[cfg(feature = "schedule")]
     environment: Option<String>,
@@ -130,7 +133,8 @@ impl fmt::Debug for MasterBuilder {
 }
 
 impl MasterBuilder {
-    /// How many workers there are. Default: as many as the host runs threads at once.
+    /// How many workers there are, at most 1,024. Default: as many as the host runs threads at once.
+    /// [`MasterHandle::scale`] changes it later.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = Some(workers);
         self
@@ -175,8 +179,10 @@ impl MasterBuilder {
         self
     }
 
-    /// The program that agent and workers run. Default: the master's own, even where its file was
-    /// replaced since. Whatever it is, it must come to [`main`](Self::main) or [`run`](Self::run),
+    /// The program that agent and workers run; a name without a slash is looked for in `PATH`.
+    /// Default: the master's own. It is found at the start and at each reload, and kept open: what
+    /// is replaced on disk has no effect before the next reload. (A script is run by its path, so
+    /// what replaces it takes effect with the next process.) Whatever it is, it must come to [`main`](Self::main) or [`run`](Self::run),
     /// in the process that was started and not in a child of it.
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.launch.program = Some(program.into());
@@ -274,6 +280,25 @@ impl MasterBuilder {
     /// Default 10 s.
     pub fn healthy_after(mut self, time: Duration) -> Self {
         self.restart.healthy_after = time;
+        self
+    }
+
+    /// How many processes in a row must die before they are ready for their slot to count as failed:
+    /// [`MasterEvent::SlotFailed`](super::MasterEvent::SlotFailed) tells of it, the
+    /// [status](MasterHandle::status) shows the last lines, and the pause before the next attempt
+    /// grows on, up to 5 minutes (or `restart_backoff`'s longest, if that is more). It is never
+    /// given up, and over as soon as one is ready. Default 5.
+    ///
+    /// It is about a cluster that was ready once. While it starts, the first process that fails or
+    /// is not ready in time ends the start: whoever started it is there to be told.
+    pub fn crash_loop(mut self, deaths: u32) -> Self {
+        self.restart.crash_loop = deaths;
+        self
+    }
+
+    /// When workers are replaced although they do what they should. Default: never; see [`Recycle`].
+    pub fn recycle(mut self, recycle: Recycle) -> Self {
+        self.recycle = recycle;
         self
     }
 
@@ -465,6 +490,10 @@ impl MasterBuilder {
     fn set_up(mut self) -> Result<Setup> {
         self.check_roles()?;
         self.liveness.check()?;
+        self.recycle.check()?;
+        if self.restart.crash_loop == 0 {
+            return Err(Error::config("crash_loop(0): it must be at least 1"));
+        }
         if self.restart.shortest.is_zero() || self.restart.shortest > self.restart.longest {
             return Err(Error::config(format!(
                 "restart_backoff({:?}, {:?}): the first must be more than zero and at most the \
@@ -473,6 +502,7 @@ impl MasterBuilder {
             )));
         }
         let workers = self.workers.unwrap_or_else(default_workers);
+        check_workers(workers)?;
         let listening = listen::bind(&self.listeners, std::mem::take(&mut self.given))?;
         let (listener, address) = listen::listen((Ipv4Addr::LOCALHOST, 0).into())
             .map_err(|error| Error::io("can't bind the cluster port", &error))?;
@@ -485,9 +515,10 @@ impl MasterBuilder {
                 ready_timeout: self.ready_timeout,
                 stop_timeout: self.stop_timeout,
                 restart: self.restart,
+                recycle: self.recycle,
             },
             launch: std::mem::take(&mut self.launch),
-            shared: Shared { listener, listening, port, token, workers },
+            shared: Shared { listener, listening, port, token },
             liveness: self.liveness,
             #[cfg(feature = "schedule")]
             environment: self.environment.take().or_else(environment),

@@ -8,7 +8,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{self, Command, Stdio},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
+    build::Builds,
     dispatcher::{Event, Words},
     listen::Listening,
     outbox::{Outbox, Outgoing, Room, outbox},
@@ -34,7 +35,10 @@ use crate::{
     },
     protocol::{
         handshake::Token,
-        pb::{AgentPlace, Ended, Peers, Welcome, WorkerPlace, control::Body, ended::How, welcome},
+        pb::{
+            AgentPlace, Ended, Peers, Taken, Welcome, WorkerPlace, control::Body, ended::How,
+            welcome,
+        },
     },
 };
 
@@ -53,7 +57,7 @@ const OF_THE_MASTER: [&str; 7] = [
 /// How children are started.
 #[derive(Debug, Default)]
 pub(super) struct Launch {
-    /// The program; the master's own where there is none.
+    /// The program that agent and workers run; the master's own where there is none.
     pub(super) program: Option<PathBuf>,
     /// Its arguments; the master's own where there are none.
     pub(super) args: Option<Vec<OsString>>,
@@ -78,7 +82,19 @@ pub(super) struct Shared {
     pub(super) listening: Vec<Listening>,
     pub(super) port: u16,
     pub(super) token: Token,
+}
+
+/// Which process is to be started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    pub(super) name: ProcessName,
+    pub(super) generation: u32,
+    /// The number of the build that it is started from.
+    pub(super) build: u32,
+    /// How many workers there are to be.
     pub(super) workers: u32,
+    /// Whether it is an agent that has the lead.
+    pub(super) lead: bool,
 }
 
 /// A child that was started and not yet reaped.
@@ -98,18 +114,19 @@ impl Child {
     /// kernel takes the death of that thread for the death of the parent.
     pub(super) fn spawn(
         launch: &Launch,
+        builds: &Builds,
         shared: &Shared,
-        name: ProcessName,
-        generation: u32,
+        order: Order,
         peers: Peers,
         heard: mpsc::Sender<Heard>,
     ) -> io::Result<Self> {
+        let name = order.name;
         let (ours, theirs) = UnixStream::pair()?;
         let foreign = launch.foreign(name);
         let ready_after = foreign.and_then(|program| program.ready_after);
-        let mut command = match foreign {
+        let (mut command, path) = match foreign {
             Some(program) => program.command(),
-            None => launch.command()?,
+            None => launch.command(builds, order.build)?,
         };
         launch.prepare(&mut command, foreign);
         // One that knows nothing of the link would take it for its input.
@@ -118,8 +135,7 @@ impl Child {
         command.stdin(stdin).process_group(0);
         let copied = launch.copied(&mut command)?;
         let process = command.spawn().map_err(|error| {
-            let program = Path::new(command.get_program()).display();
-            io::Error::new(error.kind(), format!("{program}: {error}"))
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         })?;
         // The command holds the child's ends of link and pipes; they must not outlive it here.
         drop(command);
@@ -132,7 +148,7 @@ impl Child {
         }
 
         // One that knows nothing of the link has closed its end already.
-        let welcome = Body::Welcome(shared.welcome(name, generation, peers));
+        let welcome = Body::Welcome(shared.welcome(order, peers));
         let fds = shared.descriptors(name);
         // The socket is empty, so this does not block. A child that is gone already is noticed by
         // its death.
@@ -144,7 +160,7 @@ impl Child {
         let (outbox, outgoing) = outbox();
         let process = orphan.0.take().ok_or_else(|| io::Error::other("it is gone"))?;
         let talk = match ready_after {
-            Some(time) => tokio::spawn(speak_for(time, name, pid, heard)),
+            Some(time) => tokio::spawn(speak_for(time, pid, heard)),
             None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
         };
         Ok(Self { name, pid, process, outbox, talk, tail })
@@ -207,24 +223,19 @@ impl Drop for KillOnDrop {
 }
 
 impl Launch {
-    fn command(&self) -> io::Result<Command> {
-        let mut own = std::env::args_os();
-        let own_name = own.next();
-        let mut command = match &self.program {
-            Some(program) => Command::new(program),
-            None => {
-                let mut command = Command::new(own_program()?);
-                if let Some(name) = own_name {
-                    command.arg0(name);
-                }
-                command
-            }
-        };
+    /// A command that runs the program, and the path to call it by.
+    fn command(&self, builds: &Builds, build: u32) -> io::Result<(Command, PathBuf)> {
+        let (mut command, path) = builds.command(build)?;
         match &self.args {
             Some(args) => command.args(args),
-            None => command.args(own),
+            None => command.args(std::env::args_os().skip(1)),
         };
-        Ok(command)
+        Ok((command, path))
+    }
+
+    /// Whether this one knows nothing of the link.
+    pub(super) fn is_mute(&self, name: ProcessName) -> bool {
+        self.foreign(name).is_some_and(|program| program.ready_after.is_some())
     }
 
     /// What runs in place of a function of ours.
@@ -264,18 +275,6 @@ impl Launch {
     }
 }
 
-/// The program that this process runs, even where its file was replaced or removed since: all
-/// processes of a cluster are of one build.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn own_program() -> io::Result<PathBuf> {
-    Ok(PathBuf::from("/proc/self/exe"))
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn own_program() -> io::Result<PathBuf> {
-    std::env::current_exe()
-}
-
 impl Shared {
     /// What comes with the welcome, in the order in which it names them.
     fn descriptors(&self, name: ProcessName) -> Vec<BorrowedFd<'_>> {
@@ -287,10 +286,11 @@ impl Shared {
         }
     }
 
-    fn welcome(&self, name: ProcessName, generation: u32, peers: Peers) -> Welcome {
+    fn welcome(&self, order: Order, peers: Peers) -> Welcome {
+        let Order { name, generation, workers, lead, .. } = order;
         let (place, listeners) = match name {
             ProcessName::Worker(index) => {
-                let place = WorkerPlace { index, count: self.workers };
+                let place = WorkerPlace { index, count: workers };
                 let names = self.listening.iter().map(|listening| listening.name.clone());
                 (welcome::Place::Worker(place), names.collect())
             }
@@ -305,6 +305,7 @@ impl Shared {
             port: self.port.into(),
             token: self.token.secret().to_vec().into(),
             listeners,
+            lead,
             peers: Some(peers),
         }
     }
@@ -349,16 +350,11 @@ async fn talk(
 }
 
 /// Says for a program that can't when it takes its place and is ready.
-async fn speak_for(
-    ready_after: Duration,
-    process: ProcessName,
-    pid: u32,
-    heard: mpsc::Sender<Heard>,
-) {
+async fn speak_for(ready_after: Duration, pid: u32, heard: mpsc::Sender<Heard>) {
     tokio::time::sleep(ready_after).await;
     for words in [Words::Taken { answers_pings: false }, Words::Ready] {
         // The master is gone only when no child is left.
-        let _ = heard.send(Heard::Event(Event::Said { process, pid, words })).await;
+        let _ = heard.send(Heard::Event(Event::Said { pid, words })).await;
     }
 }
 
@@ -373,8 +369,19 @@ async fn listen(
         // One that sends and does not read what it gets back is not read either.
         room.wait().await;
         let said = match reader.read().await {
+            // That it is there concerns the dispatcher; that it takes messages, the router.
+            Ok(body @ Body::Taken(Taken { takes_messages: true, .. })) => {
+                let frame = FromChild { process, pid, body: Box::new(body.clone()) };
+                if heard.send(Heard::Frame(frame)).await.is_err() {
+                    return LinkError::Gone;
+                }
+                Ok(body)
+            }
+            other => other,
+        };
+        let said = match said {
             Ok(body) => match words(body) {
-                Ok(words) => Heard::Event(Event::Said { process, pid, words }),
+                Ok(words) => Heard::Event(Event::Said { pid, words }),
                 Err(body) => Heard::Frame(FromChild { process, pid, body }),
             },
             Err(error) => return error,
@@ -402,6 +409,7 @@ async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
 fn words(body: Body) -> Result<Words, Box<Body>> {
     match body {
         Body::Taken(taken) => Ok(Words::Taken { answers_pings: taken.answers_pings }),
+        Body::Standby(_) => Ok(Words::Standby),
         Body::Ready(_) => Ok(Words::Ready),
         Body::Ended(Ended { how: Some(how) }) => Ok(match how {
             How::Done(_) => Words::Done,

@@ -71,9 +71,60 @@ pub enum MasterEvent {
         /// What the last of them said, and where.
         message: String,
     },
+    /// A process has died before it was ready as often in a row as
+    /// [`crash_loop`](super::MasterBuilder::crash_loop) says. It is retried ever more slowly, up to
+    /// once in five minutes; the next [`Ready`](Self::Ready) of this process ends it.
+    #[non_exhaustive]
+    SlotFailed {
+        /// Which one.
+        process: ProcessName,
+        /// How many deaths in a row.
+        deaths: u32,
+        /// The last lines that the last one wrote, at most 20.
+        lines: Vec<String>,
+    },
+    /// A replacement is started for a process that lives, which goes when the replacement is ready.
+    #[non_exhaustive]
+    Replacing {
+        /// Which one.
+        process: ProcessName,
+        /// The process id of the one that is replaced.
+        pid: u32,
+        /// What it is replaced for.
+        why: String,
+    },
+    /// A process is asked to stop while the cluster goes on: it was replaced, a reload failed, or
+    /// there are to be fewer workers. [`Stopped`](Self::Stopped) follows.
+    #[non_exhaustive]
+    Leaving {
+        /// Which one.
+        process: ProcessName,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A reload has begun.
+    Reloading,
+    /// A reload is done: all processes are new, and the old ones are gone.
+    #[non_exhaustive]
+    Reloaded {
+        /// How many reloads have been done.
+        generation: u32,
+    },
+    /// A reload has failed. The old processes go on.
+    #[non_exhaustive]
+    ReloadFailed {
+        /// Who failed and why, with its last lines.
+        reason: String,
+    },
+    /// The number of workers has changed: the new ones are ready, or the surplus is gone.
+    #[non_exhaustive]
+    Scaled {
+        /// How many workers there are.
+        workers: u32,
+    },
     /// The ordered stop has begun. No process is started after it.
     Stopping,
-    /// A process ended in the course of the stop.
+    /// A process ended that was asked to: in the stop, or after [`Leaving`](Self::Leaving).
     #[non_exhaustive]
     Stopped {
         /// Which one.
@@ -99,8 +150,8 @@ pub struct Death {
     pub reason: Option<String>,
     /// How long it was ready, where it was.
     pub ready_for: Option<Duration>,
-    /// After what time it is started again. `None` while the cluster starts: such a death ends the
-    /// start.
+    /// After what time it is started again. `None` where its death ends what it was started for: the
+    /// start of the cluster, or a reload.
     pub restart_in: Option<Duration>,
 }
 

@@ -7,15 +7,16 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
+use super::{answers::Answer, channels::Channels, event::MasterEvent, status::Status};
 #[cfg(feature = "schedule")]
-use super::jobs::Answer;
-use super::{channels::Channels, event::MasterEvent};
-use crate::process::messenger::{Hub, Messenger};
-#[cfg(feature = "schedule")]
+use crate::process::schedule::{JobStatus, RunOutcome};
 use crate::{
-    error::{Error, Result},
-    process::schedule::{JobStatus, RunOutcome},
+    error::{Error, ErrorKind, Result},
+    process::messenger::{Hub, Messenger},
 };
+
+/// Most workers that a cluster can have.
+pub(super) const MAX_WORKERS: u32 = 1024;
 
 /// How many events wait for an observer that is behind; the oldest are dropped beyond it.
 pub(super) const EVENTS: usize = 1024;
@@ -27,6 +28,11 @@ pub(super) enum Request {
     Stop(Option<String>),
     /// What channels the processes take part in; answered within about a second.
     Inspect(oneshot::Sender<Channels>),
+    /// To replace all processes by new ones; answered when the reload that it stands for is done.
+    Reload(Answer),
+    /// To have so many workers; answered when the new ones are ready, or the surplus is gone.
+    Scale(u32, Answer),
+    Status(oneshot::Sender<Status>),
     /// Something about jobs.
     #[cfg(feature = "schedule")]
     Jobs(AboutJobs),
@@ -38,7 +44,7 @@ pub(super) enum Request {
 pub(super) enum AboutJobs {
     Status(oneshot::Sender<Vec<JobStatus>>),
     /// To run the one of this name.
-    Run(String, Answer),
+    Run(String, super::jobs::Answer),
 }
 
 /// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by
@@ -112,6 +118,86 @@ impl MasterHandle {
         let _ = self.requests.send(Request::Stop(Some(error.into())));
     }
 
+    /// Replaces the agent and all workers by new processes of the program that is on disk now, as a
+    /// SIGHUP does. The program is looked for by the name that the master was started by, so a
+    /// symbolic link in it leads to what is newest. The arguments stay.
+    ///
+    /// First the agent: the new one starts and waits, the old one finishes the calls that it took
+    /// and goes, then the new one connects. Then all workers: when all new ones are ready, beside
+    /// the old ones, the old ones stop. It is done when they are gone.
+    ///
+    /// However often it is asked for while a reload runs, one more follows, and answers all of them.
+    ///
+    /// # Errors
+    ///
+    /// Where a new process fails or is not ready in time: with its name, why, and its last lines.
+    /// The new processes are ended and the old ones go on; where the agent was new already, it is
+    /// replaced by one of the old program, in the same order. And where the cluster stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the reload happens whether it is waited for or not.
+    pub async fn reload(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Reload(answer), answered).await?
+    }
+
+    /// Changes the number of workers, 0 to 1,024: adds some with the next indexes, or stops those
+    /// with the highest. It is done when the new ones are ready, or the others gone. During a reload
+    /// it happens after it.
+    ///
+    /// Workers that run keep the [`count`](crate::Worker::count) that they were started with; later
+    /// ones have the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for a number that is too large. Where a new worker dies before it is
+    /// ready: the number stays, and the worker is started again as any. Where another call asked for
+    /// another number meanwhile, which is the one that holds. Where the cluster stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, it happens whether it is waited for or not.
+    pub async fn scale(&self, workers: u32) -> Result<()> {
+        check_workers(workers)?;
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Scale(workers, answer), answered).await?
+    }
+
+    /// The cluster at this moment, with what its processes say of their channels. A process that does
+    /// not answer holds it up for a second, and is told as silent.
+    ///
+    /// # Errors
+    ///
+    /// Where the cluster has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn status(&self) -> Result<Status> {
+        let (answer, answered) = oneshot::channel();
+        let mut channels = self.ask(Request::Inspect(answer), answered).await?;
+        let mut status = self.pulse().await?;
+        for process in &mut status.processes {
+            let heard = process.pid.and_then(|pid| channels.remove(&pid));
+            process.silent = matches!(heard, Some(None));
+            process.channels = heard.flatten();
+        }
+        Ok(status)
+    }
+
+    /// The cluster at this moment, of the master's own knowledge: an answer means that its loop turns.
+    pub(in crate::process) async fn pulse(&self) -> Result<Status> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Status(answer), answered).await
+    }
+
+    async fn ask<T>(&self, request: Request, answered: oneshot::Receiver<T>) -> Result<T> {
+        let stopped = || Error::new(ErrorKind::Process, "the cluster has stopped");
+        self.requests.send(request).map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())
+    }
+
     /// Sends messages to agent and workers, and gets what they send to the master's pid.
     #[must_use]
     pub fn messenger(&self) -> Messenger {
@@ -169,6 +255,16 @@ impl MasterHandle {
         let _ = self.requests.send(Request::Jobs(AboutJobs::Run(name.into(), answer)));
         answered.await.unwrap_or_else(|_| Err(Error::closed("the cluster")))
     }
+}
+
+/// Checks a number of workers.
+pub(super) fn check_workers(workers: u32) -> Result<()> {
+    if workers > MAX_WORKERS {
+        return Err(Error::config(format!(
+            "{workers} workers: a cluster has at most {MAX_WORKERS}"
+        )));
+    }
+    Ok(())
 }
 
 /// Runs the observer on a thread and runtime of its own, so that it can't keep the master busy. The

@@ -3,6 +3,8 @@
 //! It runs no user code, and nothing that can block. [`dispatcher`] decides, and is pure;
 //! [`supervisor`] makes its events and carries out its actions; [`child`] is one process.
 
+mod answers;
+mod build;
 mod builder;
 mod channels;
 mod child;
@@ -18,15 +20,20 @@ mod outbox;
 mod panics;
 mod proc;
 mod program;
+mod recycle;
 mod restart;
 mod router;
+mod status;
 mod supervisor;
 mod tail;
 
 #[cfg(feature = "cli")]
 pub(super) use builder::report;
 pub use builder::{Master, MasterBuilder};
+pub use channels::{ChannelRole, ChannelStatus};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;
 pub use liveness::{Liveness, Remedy, Unresponsive};
 pub use program::Program;
+pub use recycle::Recycle;
+pub use status::{ClusterPhase, DeathStatus, ProcessState, ProcessStatus, ReloadStatus, Status};

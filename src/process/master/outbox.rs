@@ -94,6 +94,8 @@ fn is_vital(body: &Body) -> bool {
         body,
         Body::Welcome(_)
             | Body::ClusterReady(_)
+            | Body::Lead(_)
+            | Body::Retire(_)
             | Body::Peers(_)
             | Body::MessageReceipt(_)
             | Body::RunGranted(_)

@@ -74,10 +74,11 @@ impl Program {
         self
     }
 
-    pub(super) fn command(&self) -> Command {
+    /// A command that runs it, and the path to call it by.
+    pub(super) fn command(&self) -> (Command, PathBuf) {
         let mut command = Command::new(&self.path);
         command.args(&self.args);
-        command
+        (command, self.path.clone())
     }
 
     pub(super) fn variables(&self) -> &[(OsString, OsString)] {

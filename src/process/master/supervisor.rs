@@ -16,16 +16,19 @@ use tokio::{
 };
 
 use super::{
-    channels::{Channels, Inspector},
-    child::{Child, FromChild, Heard, Launch, Shared},
+    answers::Answers,
+    build::Builds,
+    channels::Inspector,
+    child::{Child, FromChild, Heard, Launch, Order, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
+    liveness::{Judge, Liveness, Remedy, Verdict},
     orphans::Orphans,
     panics::Panics,
-    proc::is_debugged,
+    proc::{is_debugged, usage},
     router::{Router, ToPid},
+    status::Status,
 };
 #[cfg(feature = "schedule")]
 use super::{handle::AboutJobs, jobs::Jobs};
@@ -37,12 +40,15 @@ use crate::{
         messenger::{Hub, Peer},
         name::{Exit, ProcessName},
     },
-    protocol::pb::{ClusterReady, Panicked, control::Body},
+    protocol::pb::{ClusterReady, Lead, Panicked, Retire, control::Body},
 };
 
 /// How long the last words and lines of a child that is gone are waited for. They are there already
 /// unless a process that left its group holds them open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often the memory of the processes is measured, where there is a limit to it.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many events of children wait; beyond it their links are not read.
 const QUEUE: usize = 64;
@@ -69,8 +75,7 @@ pub(super) async fn supervise(
     let (asks, asked) = requests;
     let stop_timeout = setup.rules.stop_timeout;
     let no_signals = |error| Error::io("can't handle signals", &error);
-    let deaths = signal(SignalKind::child()).map_err(no_signals)?;
-    let mut signals = (Stops::new().map_err(no_signals)?, deaths);
+    let mut signals = Signals::new().map_err(no_signals)?;
     let (hears, heard) = mpsc::channel(QUEUE);
     let tell = broadcast::Sender::new(EVENTS);
     let hub = Hub::new();
@@ -85,8 +90,12 @@ pub(super) async fn supervise(
     }
     let mut supervisor = Supervisor {
         panics: Panics::new(setup.rules.restart),
+        measure_at: setup.rules.recycle.rss.map(|_| Instant::now() + MEASURE_EVERY),
         on_worker_panic: setup.on_worker_panic,
-        dispatcher: Dispatcher::new(setup.rules),
+        dispatcher: Dispatcher::new(setup.rules, fastrand::u64(..)),
+        since: Instant::now(),
+        builds: Builds::new(setup.launch.program.as_deref()),
+        answers: Answers::default(),
         launch: setup.launch,
         shared: setup.shared,
         children: BTreeMap::new(),
@@ -102,7 +111,7 @@ pub(super) async fn supervise(
     };
     let verdict = supervisor.run(&mut signals, heard, asked).await;
     let hurry = async {
-        signals.0.recv().await;
+        signals.stop().await;
     };
     supervisor.orphans.end(stop_timeout, hurry).await;
     drop(supervisor);
@@ -127,6 +136,10 @@ pub(super) enum Out {
 
 struct Supervisor {
     dispatcher: Dispatcher,
+    /// When the master began.
+    since: Instant,
+    builds: Builds,
+    answers: Answers,
     launch: Launch,
     shared: Shared,
     /// Those that are not reaped yet, by pid: two processes can have one name for a while.
@@ -142,6 +155,8 @@ struct Supervisor {
     jobs: Jobs,
     panics: Panics,
     on_worker_panic: Remedy,
+    /// When the processes are measured next, where one may be replaced for it.
+    measure_at: Option<Instant>,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -149,7 +164,7 @@ struct Supervisor {
 impl Supervisor {
     async fn run(
         &mut self,
-        (stops, deaths): &mut (Stops, Signal),
+        signals: &mut Signals,
         mut heard: mpsc::Receiver<Heard>,
         mut asked: mpsc::UnboundedReceiver<Request>,
     ) -> Result<(), String> {
@@ -167,49 +182,63 @@ impl Supervisor {
             let event = tokio::select! {
                 // A signal must not wait behind what children say.
                 biased;
-                signal = stops.recv() => {
-                    tracing::info!("got {signal}");
-                    Event::Stop(None)
-                }
-                // The sender lives in `supervise`.
-                Some(request) = asked.recv() => match request {
-                    Request::Stop(error) => Event::Stop(error),
-                    #[cfg(feature = "schedule")]
-                    Request::Jobs(about) => {
-                        self.ask_jobs(about);
-                        continue;
+                signal = signals.recv() => match signal {
+                    Got::Stop(name) => {
+                        tracing::info!("got {name}");
+                        Some(Event::Stop(None))
                     }
-                    Request::Inspect(answer) => {
-                        self.inspect(answer);
-                        continue;
+                    Got::Reload => {
+                        tracing::info!("got SIGHUP");
+                        Some(Event::Reload)
+                    }
+                    Got::Death => {
+                        self.reap();
+                        None
                     }
                 },
-                Some(()) = deaths.recv() => {
-                    self.reap();
-                    continue;
-                }
+                // The sender lives in `supervise`.
+                Some(request) = asked.recv() => self.handle_request(request),
                 heard = next_heard(&mut heard, &self.hub) => match heard {
-                    Heard::Event(event) => event,
+                    Heard::Event(event) => Some(event),
                     Heard::Frame(frame) => {
                         self.handle_frame(frame);
-                        continue;
+                        None
                     }
                 },
-                () = sleep_to(deadline) => continue,
+                () = sleep_to(deadline) => None,
             };
-            verdict = self.dispatch(event);
+            verdict = event.and_then(|event| self.dispatch(event));
         }
     }
 
-    /// Asks all who are able to answer about their channels.
-    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
-        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
-            self.carry_out(Out::To(pid, question));
+    /// What the dispatcher knows, and what can be seen of the processes at this moment.
+    fn status(&self) -> Status {
+        let mut status = self.dispatcher.status(Instant::now(), self.since);
+        for process in &mut status.processes {
+            let Some(pid) = process.pid else { continue };
+            if let Some(usage) = usage(pid) {
+                process.rss_bytes = Some(usage.rss_bytes);
+                process.cpu = Some(usage.cpu);
+            }
+            process.unresponsive = self.judge.found(pid);
+            process.panics = self.panics.count(pid);
         }
+        status
+    }
+
+    /// Measures all processes, for those who are replaced because of what they use.
+    fn measure(&mut self, now: Instant) -> Vec<Event> {
+        if self.measure_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.measure_at = Some(now + MEASURE_EVERY);
+        let rss = |pid: &u32| Some(Event::Measured { pid: *pid, rss: usage(*pid)?.rss_bytes });
+        self.children.keys().filter_map(rss).collect()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
+            self.measure_at,
             self.dispatcher.next_deadline(),
             self.router.next_deadline(),
             self.judge.next_deadline(),
@@ -219,6 +248,37 @@ impl Supervisor {
             self.inspector.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// Answers what can be answered at once; gives the event where there is more to it.
+    fn handle_request(&mut self, request: Request) -> Option<Event> {
+        match request {
+            Request::Stop(error) => Some(Event::Stop(error)),
+            Request::Reload(answer) => {
+                self.answers.await_reload(answer);
+                Some(Event::Reload)
+            }
+            Request::Scale(workers, answer) => {
+                self.answers.await_scale(workers, answer);
+                Some(Event::Scale(workers))
+            }
+            Request::Status(answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.status());
+                None
+            }
+            Request::Inspect(answer) => {
+                for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+                    self.carry_out(Out::To(pid, question));
+                }
+                None
+            }
+            #[cfg(feature = "schedule")]
+            Request::Jobs(about) => {
+                self.ask_jobs(about);
+                None
+            }
+        }
     }
 
     /// Does what is due.
@@ -232,6 +292,7 @@ impl Supervisor {
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        events.extend(self.measure(now));
         let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
         events.extend(self.panics.take_due(now).into_iter().map(replace));
         events.into_iter().find_map(|event| self.dispatch(event))
@@ -248,22 +309,37 @@ impl Supervisor {
             }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
-                    Action::Spawn { process, generation } => {
-                        events.push_back(self.spawn(process, generation));
+                    Action::Spawn { process, generation, build, workers, lead } => {
+                        let order = Order { name: process, generation, build, workers, lead };
+                        events.push_back(self.spawn(order));
                     }
                     Action::SayClusterReady { pid } => {
                         self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
                     }
+                    Action::GiveLead { pid } => self.carry_out(Out::To(pid, Body::Lead(Lead {}))),
+                    Action::Retire { pid, drain } => self.retire(pid, drain),
                     Action::Terminate { pid } => {
-                        self.forget(pid);
-                        let frames = self.router.on_leaving(pid);
-                        self.say(frames);
+                        self.let_go(pid);
                         self.signal(pid, Kill::TERM);
                         // A stopped process takes no other signal until it goes on.
                         self.signal(pid, Kill::CONT);
                     }
-                    Action::Kill { pid } => self.signal(pid, Kill::KILL),
+                    Action::Kill { pid } => {
+                        self.let_go(pid);
+                        self.signal(pid, Kill::KILL);
+                    }
                     Action::Tell(event) => self.tell(event),
+                    Action::OpenBuild { build } => {
+                        let opened = self.builds.open(build);
+                        let opened = opened.map_err(|error| error.to_string());
+                        events.push_back(Event::Opened(opened));
+                    }
+                    Action::KeepBuild { build } => self.builds.keep(build),
+                    Action::Reloading => self.answers.begin_reload(),
+                    Action::Reloaded(outcome) => self.answers.end_reload(&outcome),
+                    Action::Scaled { workers, outcome } => {
+                        self.answers.end_scale(workers, &outcome);
+                    }
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
@@ -271,16 +347,38 @@ impl Supervisor {
         verdict
     }
 
-    fn spawn(&mut self, process: ProcessName, generation: u32) -> Event {
-        let hears = self.hears.clone();
+    fn spawn(&mut self, order: Order) -> Event {
+        let (process, hears) = (order.name, self.hears.clone());
         let peers = self.router.peers_of(process);
-        match Child::spawn(&self.launch, &self.shared, process, generation, peers, hears) {
+        match Child::spawn(&self.launch, &self.builds, &self.shared, order, peers, hears) {
             Ok(child) => {
                 let pid = child.pid;
                 self.children.insert(pid, child);
                 Event::Spawned { process, pid }
             }
             Err(error) => Event::SpawnFailed { process, error: error.to_string() },
+        }
+    }
+
+    /// Tells the components that a process is not to be counted on any more.
+    fn let_go(&mut self, pid: u32) {
+        self.forget(pid);
+        #[cfg(feature = "schedule")]
+        self.jobs.on_leaving(pid);
+        let frames = self.router.on_leaving(pid);
+        self.say(frames);
+    }
+
+    /// Tells an agent to give up the lead. One that can't be told has nothing but its end to do so.
+    fn retire(&mut self, pid: u32, drain: Duration) {
+        self.let_go(pid);
+        if self.launch.is_mute(ProcessName::Agent) {
+            self.signal(pid, Kill::TERM);
+        } else {
+            let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+            self.carry_out(Out::To(pid, Body::Retire(Retire { drain_ms })));
+            // A stopped process reads nothing until it goes on.
+            self.signal(pid, Kill::CONT);
         }
     }
 
@@ -302,12 +400,13 @@ impl Supervisor {
             Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
+                self.panics.note(pid, count);
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
                 if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
                     self.panics.panicked(Instant::now(), process, pid);
                 }
             }
-            body @ (Body::SendMessage(_) | Body::MessageDelivered(_)) => {
+            body @ (Body::Taken(_) | Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
                 self.say(frames);
             }
@@ -327,14 +426,7 @@ impl Supervisor {
             Verdict::Hangs(pid, how, remedy) => {
                 let process = name(pid)?;
                 self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
-                return match (remedy, how, process) {
-                    (Remedy::Report, ..) => None,
-                    // It may still serve somebody. A second agent can't be there beside the first.
-                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
-                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
-                    }
-                    _ => Some(Event::Hangs { pid, how }),
-                };
+                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
@@ -429,7 +521,8 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.forget(pid);
+            self.judge.forget(pid);
+            self.panics.bury(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }
@@ -440,7 +533,7 @@ impl Supervisor {
 
 /// Collects what a child that is gone said last, and then reports its death.
 async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
-    let (process, pid) = (child.name, child.pid);
+    let pid = child.pid;
     let last_words = async {
         // It ends with the link, and then all that came by it is in `hears`, before the death.
         let _ = (&mut child.talk).await;
@@ -451,7 +544,7 @@ async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
     }
     let tail = child.tail.lines();
     // The master is gone only when no child is left.
-    let _ = hears.send(Heard::Event(Event::Exited { process, pid, exit, tail })).await;
+    let _ = hears.send(Heard::Event(Event::Exited { pid, exit, tail })).await;
 }
 
 /// What comes next from the children, or from the program around the master; neither waits for the
@@ -475,29 +568,49 @@ async fn sleep_to(deadline: Option<Instant>) {
     }
 }
 
-/// The signals that ask the master to stop.
-struct Stops {
+/// The signals that the master takes.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    hangup: Signal,
+    child: Signal,
 }
 
-impl Stops {
+/// What a signal asks for.
+enum Got {
+    Stop(&'static str),
+    Reload,
+    /// A child may be gone.
+    Death,
+}
+
+impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
         })
     }
 
-    /// Waits for one of them, and gives its name. Cancel safe.
-    async fn recv(&mut self) -> &'static str {
+    /// Waits for one of them. Cancel safe.
+    async fn recv(&mut self) -> Got {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.quit.recv() => "SIGQUIT",
+            biased;
+            _ = self.terminate.recv() => Got::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Got::Stop("SIGINT"),
+            _ = self.quit.recv() => Got::Stop("SIGQUIT"),
+            _ = self.hangup.recv() => Got::Reload,
+            _ = self.child.recv() => Got::Death,
         }
+    }
+
+    /// Waits for one that asks to stop. Cancel safe.
+    async fn stop(&mut self) {
+        while !matches!(self.recv().await, Got::Stop(_)) {}
     }
 }
 
@@ -522,6 +635,17 @@ fn log(event: &MasterEvent) {
         MasterEvent::Panicked { process, pid, count, message } => {
             tracing::error!(pid, count, "{process} goes on after a panic: {message}");
         }
+        MasterEvent::SlotFailed { process, deaths, .. } => {
+            tracing::error!("{process} has failed: {deaths} died in a row before they were ready");
+        }
+        MasterEvent::Replacing { process, pid, why } => {
+            tracing::info!(pid, "replacing {process}: {why}");
+        }
+        MasterEvent::Leaving { process, pid } => tracing::info!(pid, "{process} is to leave"),
+        MasterEvent::Reloading => tracing::info!("reloading"),
+        MasterEvent::Reloaded { generation } => tracing::info!(generation, "reloaded"),
+        MasterEvent::ReloadFailed { reason } => tracing::error!("{reason}"),
+        MasterEvent::Scaled { workers } => tracing::info!(workers, "scaled"),
         MasterEvent::Stopping => tracing::info!("stopping"),
         MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
             tracing::info!(pid, "{process} stopped");

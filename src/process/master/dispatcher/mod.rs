@@ -8,21 +8,35 @@
 //!        └──────────────────┴──► StoppingWorkers ──► StoppingAgent ──► Finished
 //! ```
 //!
-//! Each place (the agent, each worker) is a small machine of its own, in [`place`].
+//! Each name (the agent, each worker) has a [`slot`], a small machine of its own. What changes a
+//! cluster that runs is in files of its own: [`life`] (starts and deaths), [`replace`] (one process
+//! by another), [`reload`] (all of them), [`scale`], [`stop`].
 //!
-//! Two invariants. No process is spawned in a stopping phase. A place that is not stopping is never
-//! `Empty`: it is alive or has a time at which it will be spawned.
+//! Invariants. No process is spawned in a stopping phase. A slot that is wanted is never without a
+//! future: a process serves or comes, or there is a time at which one will be spawned. Never has
+//! more than one agent the lead.
 
-mod place;
+mod life;
+mod reload;
+mod replace;
+mod scale;
+mod slot;
+mod status;
+mod stop;
 
 use std::{fmt::Write, time::Duration};
 
 use tokio::time::Instant;
 
-use self::place::{Place, State};
+use self::{
+    reload::{LastReload, Reload},
+    scale::Scaling,
+    slot::{Life, Member, Seat, Slot},
+};
 use super::{
     event::{Death, MasterEvent},
     liveness::Unresponsive,
+    recycle::Recycle,
     restart::RestartPolicy,
 };
 use crate::process::name::{Exit, ProcessName};
@@ -37,13 +51,21 @@ pub(super) enum Event {
     /// The other answer to [`Action::Spawn`].
     SpawnFailed { process: ProcessName, error: String },
     /// A child said something about itself.
-    Said { process: ProcessName, pid: u32, words: Words },
+    Said { pid: u32, words: Words },
     /// The system said that a child is gone; with its last lines on stderr.
-    Exited { process: ProcessName, pid: u32, exit: Exit, tail: Vec<String> },
-    /// This process is to be replaced, for this reason.
-    Replace { pid: u32, why: String },
+    Exited { pid: u32, exit: Exit, tail: Vec<String> },
     /// This process does not answer, and is to be replaced.
     Hangs { pid: u32, how: Unresponsive },
+    /// How much memory this process has, in bytes.
+    Measured { pid: u32, rss: u64 },
+    /// This process is to be replaced, its replacement being ready first.
+    Replace { pid: u32, why: String },
+    /// All processes are to be replaced.
+    Reload,
+    /// The answer to [`Action::OpenBuild`], or the reason why there is none.
+    Opened(Result<(), String>),
+    /// There are to be so many workers.
+    Scale(u32),
     /// A signal, or the handle, asks to stop; with an error where that is the reason.
     Stop(Option<String>),
     /// The deadline that [`Dispatcher::next_deadline`] gave may have passed.
@@ -55,6 +77,8 @@ pub(super) enum Event {
 pub(super) enum Words {
     /// It runs the role that it was given, and may answer pings.
     Taken { answers_pings: bool },
+    /// It is an agent that has come to where it needs the lead.
+    Standby,
     /// Its set-up is done.
     Ready,
     /// Its function returned `Ok` after the stop.
@@ -73,10 +97,25 @@ pub(super) enum Action {
     Spawn {
         process: ProcessName,
         generation: u32,
+        /// The number of the build that it is started from.
+        build: u32,
+        /// How many workers there are to be.
+        workers: u32,
+        /// Whether it is an agent that may accept and connect at once.
+        lead: bool,
     },
     /// Tell this child that the cluster is ready.
     SayClusterReady {
         pid: u32,
+    },
+    /// Tell this agent that it has the lead.
+    GiveLead {
+        pid: u32,
+    },
+    /// Tell this agent to give up the lead, finish what it has begun within this time, and stop.
+    Retire {
+        pid: u32,
+        drain: Duration,
     },
     /// SIGTERM to the child's process group.
     Terminate {
@@ -85,6 +124,23 @@ pub(super) enum Action {
     /// SIGKILL to the child's process group.
     Kill {
         pid: u32,
+    },
+    /// Find the program anew, and keep it under this number. [`Event::Opened`] answers.
+    OpenBuild {
+        build: u32,
+    },
+    /// All builds but this one are no longer needed.
+    KeepBuild {
+        build: u32,
+    },
+    /// What was asked for up to now is answered by the reload that begins.
+    Reloading,
+    /// The answer to the reload that began last.
+    Reloaded(Result<(), String>),
+    /// The answer to all who wanted another number of workers.
+    Scaled {
+        workers: u32,
+        outcome: Result<(), String>,
     },
     Tell(MasterEvent),
     /// Everything is gone; with the reason where the end is a failure.
@@ -99,6 +155,7 @@ pub(super) struct Rules {
     pub(super) ready_timeout: Duration,
     pub(super) stop_timeout: Duration,
     pub(super) restart: RestartPolicy,
+    pub(super) recycle: Recycle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +174,7 @@ enum Verdict {
     Clean,
     Failed(String),
     /// This process was not ready in time. What there is to say is known when it is gone.
-    Pending(ProcessName),
+    Pending(u32),
 }
 
 /// See the [module](self).
@@ -129,20 +186,43 @@ pub(super) struct Dispatcher {
     /// Whether a second stop was asked for: everything that stops from now on is killed at once.
     hurried: bool,
     /// The agent, then the workers by index.
-    places: Vec<Place>,
+    slots: Vec<Slot>,
+    /// How many workers there are to be.
+    workers: u32,
+    scaling: Option<Scaling>,
+    /// The build that processes are started from.
+    build: u32,
+    /// How many builds there were.
+    builds: u32,
+    /// How many reloads there were that did not fail.
+    generation: u32,
+    reload: Option<Reload>,
+    /// Whether another reload is to follow.
+    reload_again: bool,
+    last_reload: Option<LastReload>,
+    random: fastrand::Rng,
     actions: Vec<Action>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: Rules, seed: u64) -> Self {
         let workers = (0..rules.workers).map(ProcessName::Worker);
-        let places = std::iter::once(ProcessName::Agent).chain(workers).map(Place::new).collect();
+        let slots = std::iter::once(ProcessName::Agent).chain(workers).map(Slot::new).collect();
         Self {
+            workers: rules.workers,
             rules,
             phase: Phase::StartingAgent,
             verdict: Verdict::Clean,
             hurried: false,
-            places,
+            slots,
+            scaling: None,
+            build: 0,
+            builds: 1,
+            generation: 0,
+            reload: None,
+            reload_again: false,
+            last_reload: None,
+            random: fastrand::Rng::with_seed(seed),
             actions: Vec::new(),
         }
     }
@@ -150,323 +230,65 @@ impl Dispatcher {
     /// Takes one event at the time `now`, and says what is to be done, in this order.
     pub(super) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         match event {
-            Event::Begin => self.spawn(ProcessName::Agent),
+            Event::Begin => self.spawn(now, ProcessName::Agent, Seat::Serving),
             Event::Spawned { process, pid } => self.handle_spawned(now, process, pid),
-            Event::SpawnFailed { process, error } => {
-                let place = self.place(process);
-                place.reason = Some(format!("could not be started: {error}"));
-                self.handle_death(now, process, 0, Exit::Failed, &[]);
-            }
-            Event::Said { process, pid, words } => self.handle_words(now, process, pid, words),
-            Event::Exited { process, pid, exit, tail } => {
-                if self.place(process).pid() == Some(pid) {
-                    self.handle_exit(now, process, pid, exit, &tail);
-                }
-            }
-            Event::Replace { pid, why } => self.handle_replace(now, pid, why),
+            Event::SpawnFailed { process, error } => self.handle_no_spawn(now, process, &error),
+            Event::Said { pid, words } => self.handle_words(now, pid, words),
+            Event::Exited { pid, exit, tail } => self.handle_exit(now, pid, exit, tail),
             Event::Hangs { pid, how } => self.handle_hang(now, pid, how),
+            Event::Measured { pid, rss } => self.handle_measured(now, pid, rss),
+            Event::Replace { pid, why } => self.wish(pid, why),
+            Event::Reload => self.handle_reload(),
+            Event::Opened(outcome) => self.handle_opened(now, outcome),
+            Event::Scale(workers) => self.handle_scale(workers),
             Event::Stop(error) => self.handle_stop(now, error),
             Event::Tick => self.handle_tick(now),
         }
+        self.settle(now);
         std::mem::take(&mut self.actions)
     }
 
     /// When [`Event::Tick`] is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.places.iter().filter_map(Place::deadline).min()
+        self.slots.iter().filter_map(Slot::deadline).min()
     }
 
-    fn handle_spawned(&mut self, now: Instant, process: ProcessName, pid: u32) {
-        let deadline = after(now, self.rules.ready_timeout);
-        let place = self.place(process);
-        place.state = State::Starting { pid, deadline };
-        let generation = place.generation;
-        self.tell(MasterEvent::Started { process, pid, generation });
-    }
-
-    fn handle_words(&mut self, now: Instant, process: ProcessName, pid: u32, words: Words) {
-        let place = self.place(process);
-        if place.pid() != Some(pid) {
-            return;
-        }
-        match words {
-            Words::Taken { .. } => place.taken = true,
-            Words::Ready => {
-                if let State::Starting { .. } = place.state {
-                    place.state = State::Ready { pid, since: now };
-                    self.tell(MasterEvent::Ready { process, pid });
-                    self.handle_ready(pid);
-                }
-            }
-            Words::Done => {}
-            Words::Early => {
-                let role = role(process);
-                place.reason = Some(format!(
-                    "returned before it was asked to stop; let its function wait for \
-                     `{role}.shutdown().await`"
-                ));
-            }
-            Words::Failed(text) => place.reason = Some(format!("failed: {text}")),
-            Words::Panicked(text) => place.reason = Some(format!("panicked: {text}")),
-        }
-    }
-
-    fn handle_ready(&mut self, pid: u32) {
-        match self.phase {
-            Phase::StartingAgent => {
-                self.phase = Phase::StartingWorkers;
-                for index in 0..self.rules.workers {
-                    self.spawn(ProcessName::Worker(index));
-                }
-                self.check_all_ready();
-            }
-            Phase::StartingWorkers => self.check_all_ready(),
-            // A replacement comes into a cluster that is ready.
-            Phase::Running => self.actions.push(Action::SayClusterReady { pid }),
-            Phase::StoppingWorkers | Phase::StoppingAgent | Phase::Finished => {}
-        }
-    }
-
-    fn check_all_ready(&mut self) {
-        if !self.places.iter().all(Place::is_ready) {
-            return;
-        }
-        self.phase = Phase::Running;
-        self.tell(MasterEvent::ClusterReady { port: self.rules.port });
-        for pid in self.places.iter().filter_map(Place::pid) {
-            self.actions.push(Action::SayClusterReady { pid });
-        }
-    }
-
-    fn handle_exit(
-        &mut self,
-        now: Instant,
-        process: ProcessName,
-        pid: u32,
-        exit: Exit,
-        tail: &[String],
-    ) {
-        match self.phase {
-            Phase::StartingAgent | Phase::StartingWorkers | Phase::Running => {
-                self.handle_death(now, process, pid, exit, tail);
-            }
-            Phase::StoppingWorkers | Phase::StoppingAgent | Phase::Finished => {
-                if matches!(self.verdict, Verdict::Pending(culprit) if culprit == process) {
-                    let death = self.death(now, process, pid, exit);
-                    self.verdict = Verdict::Failed(start_failure(&death, tail));
-                }
-                self.place(process).state = State::Empty;
-                self.tell(MasterEvent::Stopped { process, pid, exit });
-                self.go_on_stopping(now);
-            }
-        }
-    }
-
-    /// A process ended, or could not be started, although nobody had asked for the stop.
-    fn handle_death(
-        &mut self,
-        now: Instant,
-        process: ProcessName,
-        pid: u32,
-        exit: Exit,
-        tail: &[String],
-    ) {
-        let mut death = self.death(now, process, pid, exit);
-        if self.phase != Phase::Running {
-            self.place(process).state = State::Empty;
-            let verdict = Verdict::Failed(start_failure(&death, tail));
-            self.tell(MasterEvent::Died(death));
-            self.begin_stop(now, verdict);
-            return;
-        }
-        let policy = self.rules.restart;
-        let place = self.place(process);
-        let pause = place.backoff.after_death(&policy, death.ready_for);
-        place.generation += 1;
-        place.state = State::Waiting { until: after(now, pause) };
-        death.restart_in = Some(pause);
-        self.tell(MasterEvent::Died(death));
-        if pause.is_zero() {
-            self.spawn(process);
-        }
-    }
-
-    fn death(&mut self, now: Instant, process: ProcessName, pid: u32, exit: Exit) -> Death {
-        let place = self.place(process);
-        Death {
-            process,
-            pid,
-            exit,
-            reason: place.reason.take(),
-            ready_for: place.ready_since().map(|since| now - since),
-            restart_in: None,
+    /// Brings a cluster that runs closer to what it is to be, as far as it can be done now.
+    fn settle(&mut self, now: Instant) {
+        if self.phase == Phase::Running {
+            while self.advance_reload(now) {}
+            self.settle_scale(now);
+            self.begin_reload(now);
+            self.settle_wishes(now);
         }
     }
 
     fn handle_tick(&mut self, now: Instant) {
-        let due = |place: &&Place| place.deadline().is_some_and(|deadline| deadline <= now);
-        let due: Vec<_> = self.places.iter().filter(due).map(|place| place.process).collect();
-        for process in due {
-            // An earlier one of these may have changed what this one waits for.
-            match self.place(process).state {
-                State::Waiting { .. } => self.spawn(process),
-                State::Starting { .. } => self.handle_not_ready(now, process),
-                State::Stopping { kill_at: Some(at), .. } if at <= now => self.kill(process),
-                _ => {}
-            }
-        }
-    }
-
-    fn handle_not_ready(&mut self, now: Instant, process: ProcessName) {
-        let (limit, role) = (self.rules.ready_timeout, role(process));
-        let place = self.place(process);
-        place.reason = Some(if place.taken {
-            format!(
-                "was not ready within {limit:?}; let its function call `{role}.ready().await` when \
-                 its set-up is done"
-            )
-        } else {
-            format!(
-                "did not take its place within {limit:?}; its program must call `main` or `run` of \
-                 `Master::builder()` first of all"
-            )
-        });
-        if self.phase == Phase::Running {
-            self.terminate(now, process);
-        } else {
-            self.begin_stop(now, Verdict::Pending(process));
-        }
-    }
-
-    fn handle_replace(&mut self, now: Instant, pid: u32, why: String) {
-        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
-            return;
-        };
-        if let State::Ready { .. } = place.state {
-            let process = place.process;
-            place.reason = Some(why);
-            self.terminate(now, process);
-        }
-    }
-
-    /// One that is blocked still has threads that may end it in order.
-    fn handle_hang(&mut self, now: Instant, pid: u32, how: Unresponsive) {
-        let Some(place) = self.places.iter_mut().find(|place| place.pid() == Some(pid)) else {
-            return;
-        };
-        if let State::Ready { since, .. } = place.state {
-            let process = place.process;
-            place.reason = Some(format!("was {how}: it did not answer the master in time"));
-            if how == Unresponsive::Frozen {
-                // Asked to stop first, it would be woken for it, and might do anything.
-                place.state = State::Stopping { pid, kill_at: Some(now), since: Some(since) };
-                self.kill(process);
-            } else {
-                self.terminate(now, process);
-            }
-        }
-    }
-
-    fn handle_stop(&mut self, now: Instant, error: Option<String>) {
-        match self.phase {
-            Phase::StartingAgent | Phase::StartingWorkers | Phase::Running => {
-                self.begin_stop(now, error.map_or(Verdict::Clean, Verdict::Failed));
-            }
-            Phase::StoppingWorkers | Phase::StoppingAgent => {
-                self.hurried = true;
-                for process in self.stage() {
-                    if let State::Stopping { kill_at: Some(_), .. } = self.place(process).state {
-                        self.kill(process);
+        for index in 0..self.slots.len() {
+            let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+            for pid in self.slots[index].due(now) {
+                // An earlier one of these may have changed what this one waits for.
+                let Some(member) = self.slots[index].by_pid(pid) else { continue };
+                match member.life {
+                    Life::Starting { deadline } if deadline <= now => {
+                        self.handle_not_ready(now, pid);
                     }
+                    Life::Retiring { stop_at } if stop_at <= now => self.terminate(now, pid),
+                    Life::Stopping { kill_at } if is_due(kill_at) => self.kill(pid),
+                    _ => {}
                 }
             }
-            Phase::Finished => {}
-        }
-    }
-
-    fn begin_stop(&mut self, now: Instant, verdict: Verdict) {
-        self.verdict = verdict;
-        self.phase = Phase::StoppingWorkers;
-        self.tell(MasterEvent::Stopping);
-        for place in &mut self.places {
-            if place.pid().is_none() {
-                place.state = State::Empty;
+            let slot = &mut self.slots[index];
+            let process = slot.process;
+            if let Some(wish) = &mut slot.wish
+                && is_due(wish.not_before)
+            {
+                wish.not_before = None;
             }
-        }
-        for process in self.stage() {
-            self.terminate(now, process);
-        }
-        self.go_on_stopping(now);
-    }
-
-    /// Who is stopped in the current phase.
-    fn stage(&self) -> Vec<ProcessName> {
-        let wanted = |place: &&Place| match self.phase {
-            Phase::StoppingWorkers => place.process != ProcessName::Agent,
-            Phase::StoppingAgent => place.process == ProcessName::Agent,
-            _ => false,
-        };
-        self.places.iter().filter(wanted).map(|place| place.process).collect()
-    }
-
-    fn go_on_stopping(&mut self, now: Instant) {
-        while self.stage().into_iter().all(|process| self.place(process).pid().is_none()) {
-            match self.phase {
-                Phase::StoppingWorkers => {
-                    self.phase = Phase::StoppingAgent;
-                    self.terminate(now, ProcessName::Agent);
-                }
-                Phase::StoppingAgent => {
-                    self.phase = Phase::Finished;
-                    let verdict = std::mem::replace(&mut self.verdict, Verdict::Clean);
-                    self.actions.push(Action::Finish(match verdict {
-                        Verdict::Clean => Ok(()),
-                        Verdict::Failed(text) => Err(text),
-                        Verdict::Pending(process) => {
-                            Err(format!("{process} was not ready in time"))
-                        }
-                    }));
-                }
-                _ => return,
+            if is_due(slot.restart_at()) {
+                self.spawn(now, process, Seat::Serving);
             }
-        }
-    }
-
-    fn spawn(&mut self, process: ProcessName) {
-        let place = self.place(process);
-        place.state = State::Spawning;
-        place.taken = false;
-        place.reason = None;
-        let generation = place.generation;
-        self.actions.push(Action::Spawn { process, generation });
-    }
-
-    /// Asks a process to stop, or kills it where there is no time to ask.
-    fn terminate(&mut self, now: Instant, process: ProcessName) {
-        let kill_at = Some(after(now, self.rules.stop_timeout));
-        let hurried = self.hurried;
-        let place = self.place(process);
-        let since = place.ready_since();
-        match place.state {
-            State::Starting { pid, .. } | State::Ready { pid, .. } => {
-                place.state = State::Stopping { pid, kill_at, since };
-                if hurried {
-                    self.kill(process);
-                } else {
-                    self.actions.push(Action::Terminate { pid });
-                }
-            }
-            // It was asked before, and its time runs already.
-            State::Stopping { kill_at: Some(_), .. } if hurried => self.kill(process),
-            _ => {}
-        }
-    }
-
-    fn kill(&mut self, process: ProcessName) {
-        let place = self.place(process);
-        if let State::Stopping { pid, since, .. } = place.state {
-            place.state = State::Stopping { pid, kill_at: None, since };
-            self.actions.push(Action::Kill { pid });
+            self.recycle_if_old(now, process);
         }
     }
 
@@ -474,12 +296,29 @@ impl Dispatcher {
         self.actions.push(Action::Tell(event));
     }
 
-    fn place(&mut self, process: ProcessName) -> &mut Place {
+    fn slot(&mut self, process: ProcessName) -> &mut Slot {
         let index = match process {
             ProcessName::Worker(index) => index as usize + 1,
             ProcessName::Master | ProcessName::Agent => 0,
         };
-        &mut self.places[index]
+        &mut self.slots[index]
+    }
+
+    fn agent(&mut self) -> &mut Slot {
+        &mut self.slots[0]
+    }
+
+    /// The slot that a process lives in.
+    fn slot_of(&mut self, pid: u32) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.by_pid(pid).is_some())
+    }
+
+    fn member(&mut self, pid: u32) -> Option<&mut Member> {
+        self.slots.iter_mut().find_map(|slot| slot.by_pid_mut(pid))
+    }
+
+    fn names(&self) -> Vec<ProcessName> {
+        self.slots.iter().map(|slot| slot.process).collect()
     }
 }
 
@@ -495,9 +334,9 @@ fn after(now: Instant, time: Duration) -> Instant {
     now + time.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
-/// What the master says when the start failed.
-fn start_failure(death: &Death, tail: &[String]) -> String {
-    let mut text = format!("the cluster did not start: {death}");
+/// What failed because of a death, with what the process said last.
+fn failure(what: &str, death: &Death, tail: &[String]) -> String {
+    let mut text = format!("{what}: {death}");
     if !tail.is_empty() {
         text.push_str("; its last lines:");
         for line in tail {
@@ -508,5 +347,7 @@ fn start_failure(death: &Death, tail: &[String]) -> String {
     text
 }
 
+#[cfg(test)]
+mod chaos;
 #[cfg(test)]
 mod tests;

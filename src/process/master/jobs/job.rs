@@ -4,7 +4,8 @@
 //! of a lane.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,21 +32,27 @@ pub(super) const RECORDS: usize = 20;
 /// Why a run that was asked for by hand will never be.
 const DROPPED: &str = "the run was dropped: its job, or the cluster, has ended";
 
+/// What a job is, as a worker said.
+#[derive(Debug)]
+pub(super) struct Definition {
+    pub(super) said: ScheduleJob,
+    pub(super) schedule: Schedule,
+    /// Whether it is ever due here.
+    pub(super) due: bool,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Job {
-    said: ScheduleJob,
-    schedule: Schedule,
-    /// Which process the definition is of; see `Peer::order`.
-    said_by: u64,
-    /// Whether it is ever due here.
-    due: bool,
+    name: Arc<str>,
+    /// The one that holds.
+    definition: Arc<Definition>,
+    /// Processes that have it, ready or not, and how they define it.
+    workers: BTreeMap<u32, Arc<Definition>>,
     timer: Option<Timer>,
     /// Whether the run at the start is behind it.
     begun: bool,
     ended: bool,
-    /// Processes that have it, ready or not.
-    workers: BTreeSet<u32>,
     /// By the worker that it is for; `None` where any will do.
     lanes: BTreeMap<Option<u32>, Lane>,
     records: VecDeque<RunRecord>,
@@ -56,16 +63,14 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(said: ScheduleJob, schedule: Schedule, said_by: u64) -> Self {
+    pub(super) fn new(name: Arc<str>, definition: Arc<Definition>) -> Self {
         Self {
-            said,
-            schedule,
-            said_by,
-            due: false,
+            name,
+            definition,
+            workers: BTreeMap::new(),
             timer: None,
             begun: false,
             ended: false,
-            workers: BTreeSet::new(),
             lanes: BTreeMap::new(),
             records: VecDeque::new(),
             skipped: 0,
@@ -74,56 +79,61 @@ impl Job {
         }
     }
 
-    fn name(&self) -> &str {
-        &self.said.name
+    fn schedule(&self) -> &Schedule {
+        &self.definition.schedule
     }
 
-    /// A worker has it. Where workers differ, the one that was started last is right.
+    /// A worker has it.
     pub(super) fn registered(
         &mut self,
         pid: u32,
-        order: u64,
-        (said, schedule, due): (ScheduleJob, Schedule, bool),
+        definition: Arc<Definition>,
+        now: Now,
+        office: &mut Office,
     ) {
-        self.workers.insert(pid);
-        if self.said != said && !self.ended {
-            if order < self.said_by {
-                let job = self.name();
-                return tracing::warn!(job, pid, "an older worker defines it differently; ignored");
-            }
-            tracing::info!(job = self.name(), pid, "a newer worker defines it differently");
-        }
-        if self.said != said || self.ended {
-            self.timer = None;
-        }
-        (self.said, self.schedule, self.said_by, self.due) = (said, schedule, order, due);
+        self.workers.insert(pid, definition);
         self.ended = false;
+        self.refresh(now, office);
     }
 
-    /// The cluster runs: starts the timer, and what is to run at the start, unless that was done.
-    pub(super) fn begin(&mut self, now: Now, office: &mut Office) {
-        if self.due && self.timer.is_none() {
-            self.timer = Some(self.schedule.timer(now));
-        }
-        if self.due && self.schedule.is_immediate() && !self.begun {
-            self.begun = true;
-            self.start(now.wall, now.clock, None, now, office);
+    /// Something about the workers has changed, or the cluster is ready: sees to it that the right
+    /// definition holds, that the timer runs, and that what waits is offered.
+    pub(super) fn refresh(&mut self, now: Now, office: &mut Office) {
+        self.adopt(office);
+        if office.phase == Phase::Running && !self.ended && self.definition.due {
+            self.timer.get_or_insert_with(|| self.definition.schedule.timer(now));
+            if self.schedule().is_immediate() && !std::mem::replace(&mut self.begun, true) {
+                self.start(now.wall, now.clock, None, now, office);
+            }
         }
         self.serve_all(now, office);
     }
 
+    /// Where workers define it differently, the one that was started last is right, if it is ready:
+    /// a reload may yet fail before that.
+    fn adopt(&mut self, office: &Office) {
+        let rank = |pid: u32| (office.is_ready(pid), office.order_of(pid));
+        let newest = self.workers.iter().max_by_key(|(pid, _)| rank(**pid));
+        let Some((pid, definition)) = newest else { return };
+        if definition.said != self.definition.said {
+            tracing::info!(job = &*self.name, pid, "its definition is now that of another worker");
+            self.definition = Arc::clone(definition);
+            self.timer = None;
+        }
+    }
+
     pub(super) fn unregistered(&mut self, pid: u32, now: Now, office: &mut Office) {
-        if self.workers.remove(&pid) {
+        if self.workers.remove(&pid).is_some() {
             if self.workers.is_empty() {
                 self.end(office, "it was unregistered");
             }
-            self.serve_all(now, office);
+            self.refresh(now, office);
         }
     }
 
     /// Plans no more runs. What a worker runs goes on.
     fn end(&mut self, office: &mut Office, why: &str) {
-        tracing::info!(job = self.name(), "no more runs: {why}");
+        tracing::info!(job = &*self.name, "no more runs: {why}");
         self.ended = true;
         self.stop(office);
     }
@@ -149,8 +159,8 @@ impl Job {
 
     /// The lanes that a new run is for.
     pub(super) fn targets(&self, office: &Office) -> Vec<Option<u32>> {
-        let open = self.workers.iter().filter(|pid| office.is_open(**pid));
-        if self.schedule.is_on_all() { open.map(|pid| Some(*pid)).collect() } else { vec![None] }
+        let open = self.workers.keys().filter(|pid| office.is_open(**pid));
+        if self.schedule().is_on_all() { open.map(|pid| Some(*pid)).collect() } else { vec![None] }
     }
 
     /// A run is due, since then.
@@ -165,7 +175,7 @@ impl Job {
         let targets = self.targets(office);
         if targets.is_empty() {
             self.missed += 1;
-            tracing::warn!(job = self.name(), "a run is missed: no worker is there");
+            tracing::warn!(job = &*self.name, "a run is missed: no worker is there");
         }
         for target in targets {
             let id = office.new_run();
@@ -177,8 +187,8 @@ impl Job {
 
     /// Puts a run into its lane, if the overlap policy has room for it.
     fn admit(&mut self, target: Option<u32>, run: Waiting, office: &mut Office) {
+        let overlap = self.schedule().overlaps();
         let lane = self.lanes.entry(target).or_default();
-        let overlap = self.schedule.overlaps();
         // What nobody took since the last tick makes room for what is due now.
         if overlap != Overlap::Queue
             && let Some(old) = lane.waiting.pop_front_if(|old| old.is_replaceable())
@@ -196,7 +206,7 @@ impl Job {
         }
         self.skipped += 1;
         if !std::mem::replace(&mut self.said_skipping, true) {
-            tracing::warn!(job = self.name(), id = run.id, "skipped: another run is not over");
+            tracing::warn!(job = &*self.name, id = run.id, "skipped: another run is not over");
         }
         office.settle(run.hand, &RunOutcome::Skipped);
     }
@@ -211,25 +221,25 @@ impl Job {
     /// Offers what waits in a lane, as far as there are workers and the overlap policy allows.
     fn serve(&mut self, target: Option<u32>, now: Now, office: &mut Office) {
         if let Some(only) = target
-            && !self.workers.contains(&only)
+            && !self.workers.contains_key(&only)
         {
             return self.close(target, office);
         }
+        let most = most_active(self.schedule());
         let Some(lane) = self.lanes.get_mut(&target) else { return };
-        let workers = self.workers.iter().copied();
+        let workers = self.workers.keys().copied();
         let open: Vec<u32> = workers
             .filter(|pid| target.is_none_or(|only| only == *pid) && office.is_open(*pid))
             .collect();
-        let most = most_active(&self.schedule);
         while lane.active.len() < most
             && let Some((run, pid)) = lane.next(&open, now, office)
         {
-            let offer = office.new_offer(&self.said.name);
+            let offer = office.new_offer(&self.name);
             office.say(
                 pid,
                 Body::OfferRun(OfferRun {
                     offer,
-                    job: self.said.name.clone(),
+                    job: self.name.to_string(),
                     run: run.id,
                     scheduled: run.scheduled.as_millisecond(),
                     attempt: run.attempt,
@@ -269,7 +279,7 @@ impl Job {
     /// A worker did not start what it was offered.
     pub(super) fn declined(&mut self, pid: u32, offer: u64, now: Now, office: &mut Office) {
         if let Some((target, active)) = self.take(pid, offer, office) {
-            tracing::debug!(job = self.name(), id = active.run.id, pid, "declined");
+            tracing::debug!(job = &*self.name, id = active.run.id, pid, "declined");
             self.put_back(target, active.run, Some(pid), now, office);
             self.serve(target, now, office);
         }
@@ -297,7 +307,7 @@ impl Job {
 
     /// A worker is gone. If it went because it was asked to, the job goes with its last worker.
     pub(super) fn gone(&mut self, pid: u32, ends: bool, now: Now, office: &mut Office) {
-        let had_it = self.workers.remove(&pid);
+        let had_it = self.workers.remove(&pid).is_some();
         if had_it && ends && self.workers.is_empty() {
             self.end(office, "the last worker that had it was stopped");
         }
@@ -314,7 +324,7 @@ impl Job {
                 }
             }
         }
-        self.serve_all(now, office);
+        self.refresh(now, office);
     }
 
     /// Takes a run out of its lane.
@@ -375,9 +385,9 @@ impl Job {
             lane.wait_anew(now);
         }
         let lost = outcome == RunOutcome::Lost;
-        let again = lost && self.schedule.redelivers() && run.attempt < ATTEMPTS;
+        let again = lost && self.schedule().redelivers() && run.attempt < ATTEMPTS;
         if lost {
-            tracing::error!(job = self.name(), id = run.id, pid, again, "the run {outcome}");
+            tracing::error!(job = &*self.name, id = run.id, pid, again, "the run {outcome}");
         }
         if again {
             let attempt = run.attempt + 1;
@@ -395,12 +405,12 @@ impl Job {
             let in_time = tick.late <= GRACE;
             if tick.others_passed || !in_time {
                 let late = tick.late;
-                tracing::warn!(job = self.name(), ?late, "its time has passed without a run");
+                tracing::warn!(job = &*self.name, ?late, "its time has passed without a run");
             }
             if in_time {
                 let since = now.clock.checked_sub(tick.late).unwrap_or(now.clock);
                 self.start(tick.scheduled, since, None, now, office);
-            } else if self.schedule.misfires() == Misfire::Once {
+            } else if self.schedule().misfires() == Misfire::Once {
                 self.start(tick.scheduled, now.clock, None, now, office);
             } else {
                 self.missed += 1;
@@ -419,7 +429,7 @@ impl Job {
         for (pid, offer) in expired {
             if let Some((target, active)) = self.take(pid, offer, office) {
                 let id = active.run.id;
-                tracing::warn!(job = self.name(), id, pid, "the worker did not claim the run");
+                tracing::warn!(job = &*self.name, id, pid, "the worker did not claim the run");
                 self.put_back(target, active.run, Some(pid), now, office);
             }
         }
@@ -427,12 +437,13 @@ impl Job {
 
     /// Ends what has waited for a worker for too long.
     fn give_up(&mut self, now: Now, office: &mut Office) {
+        let schedule = &self.definition.schedule;
         for lane in self.lanes.values_mut() {
-            while lane.patience(&self.schedule).is_some_and(|until| until <= now.clock)
+            while lane.patience(schedule).is_some_and(|until| until <= now.clock)
                 && let Some(run) = lane.waiting.pop_front()
             {
                 self.missed += 1;
-                let (job, id) = (&self.said.name, run.id);
+                let (job, id) = (&*self.name, run.id);
                 tracing::warn!(job, id, "the run is missed: no worker took it within a minute");
                 office.settle(run.hand, &RunOutcome::Missed);
             }
@@ -440,7 +451,7 @@ impl Job {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let lanes = self.lanes.values().filter_map(|lane| lane.next_deadline(&self.schedule));
+        let lanes = self.lanes.values().filter_map(|lane| lane.next_deadline(self.schedule()));
         lanes.chain(self.timer.as_ref().and_then(Timer::look)).min()
     }
 
@@ -460,12 +471,12 @@ impl Job {
         let lanes = self.lanes.values();
         let held: usize = lanes.map(|lane| lane.waiting.len() + lane.active.len()).sum();
         JobStatus {
-            name: self.said.name.clone(),
-            schedule: self.schedule.timing_text(),
-            on_all: self.schedule.is_on_all(),
-            enabled: self.due,
+            name: self.name.to_string(),
+            schedule: self.schedule().timing_text(),
+            on_all: self.schedule().is_on_all(),
+            enabled: self.definition.due,
             ended: self.ended,
-            workers: self.workers.iter().copied().filter(|pid| office.is_ready(*pid)).collect(),
+            workers: self.workers.keys().copied().filter(|pid| office.is_ready(*pid)).collect(),
             next: self.timer.as_ref().and_then(|timer| timer.next(now)),
             waiting: held - running.len(),
             running,

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 pub(in crate::process::master) use self::office::Answer;
 use self::{
-    job::Job,
+    job::{Definition, Job},
     office::{Office, Phase},
 };
 use super::{event::MasterEvent, router::ToPid};
@@ -116,19 +116,20 @@ impl Jobs {
             Ok(schedule) => schedule,
             Err(error) => return tracing::error!(pid, "a job is refused: {error}"),
         };
-        let Some(order) = self.office.order_of(pid) else { return };
+        if self.office.order_of(pid).is_none() {
+            return;
+        }
+        let due = schedule.is_due_in(self.environment.as_deref());
+        let definition = Arc::new(Definition { said, schedule, due });
         if !self.jobs.contains_key(&name) {
             if !self.make_room() {
                 return tracing::error!(pid, job = %name, "refused: there are 1,000 jobs already");
             }
-            self.jobs.insert(Arc::clone(&name), Job::new(said.clone(), schedule.clone(), order));
+            let job = Job::new(Arc::clone(&name), Arc::clone(&definition));
+            self.jobs.insert(Arc::clone(&name), job);
         }
-        let due = schedule.is_due_in(self.environment.as_deref());
         if let Some(job) = self.jobs.get_mut(&name) {
-            job.registered(pid, order, (said, schedule, due));
-            if self.office.phase == Phase::Running {
-                job.begin(now, &mut self.office);
-            }
+            job.registered(pid, definition, now, &mut self.office);
         }
     }
 
@@ -154,11 +155,11 @@ impl Jobs {
             }
             MasterEvent::Ready { pid, .. } => {
                 self.office.open(*pid);
-                self.each(|job, office| job.serve_all(now, office));
+                self.each(|job, office| job.refresh(now, office));
             }
             MasterEvent::ClusterReady { .. } => {
                 self.office.phase = Phase::Running;
-                self.each(|job, office| job.begin(now, office));
+                self.each(|job, office| job.refresh(now, office));
             }
             MasterEvent::Died(death) => self.gone(death.pid, false, now),
             MasterEvent::Stopped { pid, .. } => self.gone(*pid, true, now),
@@ -169,6 +170,11 @@ impl Jobs {
             _ => {}
         }
         self.office.drain()
+    }
+
+    /// A worker is asked to go: it is offered nothing more.
+    pub(in crate::process::master) fn on_leaving(&mut self, pid: u32) {
+        self.office.close(pid);
     }
 
     /// A process is gone. One that was asked to go takes its jobs along.

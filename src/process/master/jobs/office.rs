@@ -122,6 +122,13 @@ impl Office {
         }
     }
 
+    /// A worker is about to go.
+    pub(super) fn close(&mut self, pid: u32) {
+        if let Some(peer) = self.workers.get_mut(&pid) {
+            peer.ready = false;
+        }
+    }
+
     pub(super) fn dismiss(&mut self, pid: u32) -> bool {
         self.workers.remove(&pid).is_some()
     }

@@ -594,15 +594,28 @@ fn a_crash_of_all_workers_forgets_nothing_and_the_last_one_unregistering_ends_th
 }
 
 #[test]
+fn one_that_is_asked_to_go_is_offered_nothing_more() {
+    let mut desk = Desk::running(&every(SECOND), &[1, 2]);
+    desk.jobs.on_leaving(1);
+    assert_eq!(desk.status().workers, [2]);
+    for _ in 0..20 {
+        desk.pass(SECOND);
+        let (pid, offer) = desk.begin();
+        assert_eq!(pid, 2);
+        desk.succeed(pid, offer.offer);
+    }
+    desk.stop(1);
+    assert!(!desk.status().ended);
+}
+
+#[test]
 fn in_a_reload_runs_go_to_the_new_ones_once_they_are_ready() {
     let old = every(SECOND);
     let mut desk = Desk::running(&old, &[1, 2]);
     let new = every(2 * SECOND);
     desk.hire(11, 1);
     desk.register(11, &new);
-    assert_eq!(desk.status().schedule, "every 2s", "the newest definition holds");
-    desk.register(1, &old);
-    assert_eq!(desk.status().schedule, "every 2s", "an older one does not take it back");
+    assert_eq!(desk.status().schedule, "every 1s", "the new one may yet fail");
     let mut seen = std::collections::BTreeSet::new();
     let mut run = |desk: &mut Desk| {
         for _ in 0..40 {
@@ -615,6 +628,9 @@ fn in_a_reload_runs_go_to_the_new_ones_once_they_are_ready() {
     };
     assert_eq!(run(&mut desk), [1, 2], "the new one is not ready");
     desk.ready(11);
+    assert_eq!(desk.status().schedule, "every 2s", "the newest definition holds");
+    desk.register(1, &old);
+    assert_eq!(desk.status().schedule, "every 2s", "an older one does not take it back");
     assert_eq!(run(&mut desk), [2, 11], "the old one in its place has no more");
     desk.hire(12, 2);
     desk.register(12, &new);
@@ -624,6 +640,14 @@ fn in_a_reload_runs_go_to_the_new_ones_once_they_are_ready() {
     desk.stop(2);
     assert_eq!(run(&mut desk), [11, 12]);
     assert!(!desk.status().ended);
+    // The next reload fails after all: those that go on are right.
+    desk.hire(21, 1);
+    desk.register(21, &every(3 * SECOND));
+    desk.ready(21);
+    assert_eq!(desk.status().schedule, "every 3s");
+    desk.stop(21);
+    assert_eq!(desk.status().schedule, "every 2s");
+    assert_eq!(run(&mut desk), [11, 12]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
     },
     protocol::pb::{
         self, DeliverMessage, MessageDelivered, MessageReceipt, Outcome, Refusal, SendMessage,
-        control::Body,
+        Taken, control::Body,
     },
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Router {
 struct Process {
     name: ProcessName,
     life: Life,
+    /// Whether it knows of messages at all.
+    takes_messages: bool,
     /// The messages that it has not answered.
     unanswered: BTreeSet<u64>,
 }
@@ -79,8 +81,11 @@ pub(super) type ToPid = (u32, Body);
 impl Router {
     /// A router of the master with this pid.
     pub(super) fn new(own: u32, random: fastrand::Rng) -> Self {
-        let master =
-            Process { name: ProcessName::Master, life: Life::Ready, unanswered: BTreeSet::new() };
+        let master = Process {
+            life: Life::Ready,
+            takes_messages: true,
+            ..Process::new(ProcessName::Master)
+        };
         Self {
             processes: BTreeMap::from([(own, master)]),
             under_way: BTreeMap::new(),
@@ -94,6 +99,12 @@ impl Router {
     /// Takes a frame of a process. What is no matter of the messenger is left alone.
     pub(super) fn on_frame(&mut self, from: Peer, body: &Body, now: Instant) -> Vec<ToPid> {
         match body {
+            Body::Taken(Taken { takes_messages, .. }) => {
+                if let Some(process) = self.processes.get_mut(&from.pid) {
+                    process.takes_messages = *takes_messages;
+                }
+                Vec::new()
+            }
             Body::SendMessage(message) => self.send(from, message, now),
             Body::MessageDelivered(MessageDelivered { id, outcome }) => {
                 let outcome = Outcome::try_from(*outcome).unwrap_or(Outcome::Unspecified);
@@ -123,9 +134,7 @@ impl Router {
     pub(super) fn on_event(&mut self, event: &MasterEvent) -> Vec<ToPid> {
         match event {
             MasterEvent::Started { process, pid, .. } => {
-                let started =
-                    Process { name: *process, life: Life::Starting, unanswered: BTreeSet::new() };
-                self.processes.insert(*pid, started);
+                self.processes.insert(*pid, Process::new(*process));
                 Vec::new()
             }
             MasterEvent::Ready { pid, .. } => self.changed(*pid, Life::Ready),
@@ -195,12 +204,14 @@ impl Router {
         let mut out = Vec::with_capacity(receivers.len());
         for pid in receivers {
             let Some(receiver) = self.processes.get_mut(&pid) else { continue };
-            if receiver.unanswered.len() < WINDOW {
+            if !receiver.takes_messages {
+                receipt.unhandled += 1;
+            } else if receiver.unanswered.len() >= WINDOW {
+                receipt.no_room += 1;
+            } else {
                 receiver.unanswered.insert(id);
                 receipt.waiting += 1;
                 out.push((pid, Body::DeliverMessage(delivery.clone())));
-            } else {
-                receipt.no_room += 1;
             }
         }
         let message = UnderWay { sender: from.pid, since: now, receipt };
@@ -309,6 +320,13 @@ impl Router {
             process.name != ProcessName::Master && has_changed[side_of_peers(process.name)]
         });
         others.map(|(pid, process)| (*pid, Body::Peers(self.peers_of(process.name)))).collect()
+    }
+}
+
+impl Process {
+    fn new(name: ProcessName) -> Self {
+        let unanswered = BTreeSet::new();
+        Self { name, life: Life::Starting, takes_messages: false, unanswered }
     }
 }
 

@@ -29,7 +29,13 @@ impl World {
     }
 
     fn start(&mut self, Peer { process, pid }: Peer) -> Vec<ToPid> {
-        self.router.on_event(&MasterEvent::Started { process, pid, generation: 0 })
+        let out = self.router.on_event(&MasterEvent::Started { process, pid, generation: 0 });
+        let taken = Taken { takes_messages: true, ..Taken::default() };
+        assert_eq!(
+            self.router.on_frame(Peer::new(process, pid), &Body::Taken(taken), self.now),
+            []
+        );
+        out
     }
 
     fn ready(&mut self, Peer { process, pid }: Peer) -> Vec<ToPid> {
@@ -182,6 +188,18 @@ fn a_receipt_comes_with_the_last_answer_and_counts_each_process_once() {
     assert_eq!(receipt(&out[..1]), (20, counts));
     assert_eq!((counts.id, counts.waiting), (5, 0));
     assert!(world.router.under_way.is_empty());
+}
+
+#[test]
+fn one_that_knows_nothing_of_messages_is_given_none() {
+    let mut world = World::new(1);
+    let simple = worker(1);
+    let Peer { process, pid } = simple;
+    world.router.on_event(&MasterEvent::Started { process, pid, generation: 0 });
+    world.ready(simple);
+    let (_, receipt) = receipt(&world.send(AGENT_PEER, pb::Target::Pid, pid));
+    assert_eq!(receipt, MessageReceipt { id: 5, unhandled: 1, ..MessageReceipt::default() });
+    assert_eq!(delivered(&world.send(AGENT_PEER, pb::Target::Workers, 0)).0, [20]);
 }
 
 #[test]
