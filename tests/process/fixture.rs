@@ -1,8 +1,9 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
 //! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
-//! `crash_loop`, `recycle_ms`, `asks=PATH` (see `fixture_ask.rs`), `program`,
-//! `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run` (`run().await` in place of `main()`).
+//! `crash_loop`, `recycle_ms`, `program`, `asks=PATH` (see `fixture_ask.rs`),
+//! `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run`
+//! (`run().await` in place of `run_blocking()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
 //! `worker_next=…` (replacements alone):

@@ -13,6 +13,8 @@ mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
 #[cfg(target_os = "linux")]
+mod cli_status;
+#[cfg(target_os = "linux")]
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
@@ -45,6 +47,8 @@ mod listen;
 mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod measures;
 #[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
@@ -104,6 +108,7 @@ fn main() -> std::process::ExitCode {
         identity::TESTS,
         cli_start::TESTS,
         cli_stop::TESTS,
+        cli_status::TESTS,
         cli_logs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
@@ -116,6 +121,7 @@ fn main() -> std::process::ExitCode {
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();
