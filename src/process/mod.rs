@@ -74,9 +74,9 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{
-        ClusterPhase, Death, DeathStatus, Liveness, Master, MasterBuilder, MasterEvent,
-        MasterHandle, ProcessState, ProcessStatus, Program, Recycle, ReloadStatus, Remedy, Status,
-        Unresponsive,
+        ChannelRole, ChannelStatus, ClusterPhase, Death, DeathStatus, Liveness, Master,
+        MasterBuilder, MasterEvent, MasterHandle, ProcessState, ProcessStatus, Program, Recycle,
+        ReloadStatus, Remedy, Status, Unresponsive,
     },
     messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::{channels::ChannelStatus, liveness::Unresponsive};
 #[cfg(feature = "schedule")]
 use crate::process::schedule::JobStatus;
 use crate::process::{
@@ -91,8 +92,22 @@ pub struct ProcessStatus {
     pub restart_in: Option<Duration>,
     /// How the last one of this name died, if one did.
     pub last_death: Option<DeathStatus>,
-    /// Memory at the last measurement, in bytes.
+    /// Memory that it has in RAM, in bytes; `None` where the system does not tell.
     pub rss_bytes: Option<u64>,
+    /// How long it has computed since its start, on all cores together; `None` where the system does
+    /// not tell.
+    #[serde(rename = "cpu_seconds", with = "maybe_seconds")]
+    pub cpu: Option<Duration>,
+    /// How it does not answer the master, where it does not.
+    pub unresponsive: Option<Unresponsive>,
+    /// How many panics there were in it that did not end it.
+    pub panics: u64,
+    /// Whether it was asked for its channels and did not answer within a second: it is stopped, or
+    /// the host has no time for it.
+    pub silent: bool,
+    /// The channels that it takes part in, at most 64. `None` where it did not answer, or is a program
+    /// that is not asked.
+    pub channels: Option<Vec<ChannelStatus>>,
 }
 
 /// Where a process is in its life.
@@ -156,6 +171,11 @@ mod tests {
             restart_in: None,
             last_death: None,
             rss_bytes: None,
+            cpu: Some(Duration::from_millis(2500)),
+            unresponsive: Some(Unresponsive::Frozen),
+            panics: 3,
+            silent: false,
+            channels: None,
         };
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         let status = Status {
@@ -175,6 +195,8 @@ mod tests {
         assert_eq!(json["last_reload"]["at"], 10.0);
         let process = &json["processes"][0];
         assert_eq!((&process["role"], &process["index"]), (&"worker".into(), &3.into()));
+        assert_eq!(process["cpu_seconds"], 2.5);
+        assert_eq!(process["unresponsive"], "frozen");
         assert_eq!((&process["state"], &process["uptime_seconds"]), (&"ready".into(), &1.5.into()));
         let back: Status = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&back).unwrap(), json);

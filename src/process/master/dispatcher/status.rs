@@ -45,6 +45,11 @@ impl Slot {
             restart_in: Some(at.saturating_duration_since(now)),
             last_death: self.death_status(now),
             rss_bytes: None,
+            cpu: None,
+            silent: false,
+            channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         let lives = self.members.iter().map(|member| ProcessStatus {
             process: self.process,
@@ -56,6 +61,11 @@ impl Slot {
             restart_in: None,
             last_death: self.death_status(now),
             rss_bytes: member.rss,
+            cpu: None,
+            silent: false,
+            channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         waits.into_iter().chain(lives).collect()
     }
