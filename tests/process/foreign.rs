@@ -101,13 +101,13 @@ fn one_that_is_never_ready_ends_the_start() {
 fn one_that_answers_pings_is_judged_and_others_are_not() {
     // The agent says that it answers, and does not.
     let arguments = "workers=1 agent_program=python: worker_program=python:pings \
-                     frozen_ms=1500 blocked_ms=1500 remedy=report";
+                     frozen_ms=6000 blocked_ms=6000 remedy=report";
     let mut cluster = Cluster::ready(arguments);
     cluster.find("answered three pings");
     let cluster = stop(cluster);
     assert_eq!(cluster.count(" unresponsive "), 0, "{:#?}", cluster.said);
 
-    let arguments = "workers=1 worker_program=python:frozen frozen_ms=1500 remedy=replace \
+    let arguments = "workers=1 worker_program=python:frozen frozen_ms=3000 remedy=replace \
                      backoff_ms=50";
     let mut cluster = Cluster::ready(arguments);
     let pid = cluster.pid("worker-0");

@@ -24,7 +24,7 @@ fn entry(asks: &Asks, pid: u32) -> Value {
 
 fn the_status_has_memory_time_panics_and_silence_of_each_process() {
     let arguments =
-        "workers=2 worker0=grow:96 worker1=compute agent=panics:3 frozen_ms=1500 remedy=report";
+        "workers=2 worker0=grow:96 worker1=compute agent=panics:3 frozen_ms=4000 remedy=report";
     let (mut cluster, asks) = Cluster::asked(arguments);
     let [agent, large, busy] = ["agent", "worker-0", "worker-1"].map(|name| cluster.pid(name));
     let mib = |pid| entry(&asks, pid)["rss_bytes"].as_u64().unwrap() / (1024 * 1024);

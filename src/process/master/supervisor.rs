@@ -3,14 +3,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io, iter,
+    iter,
     sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Signal as Kill;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
@@ -24,10 +23,12 @@ use super::{
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
     liveness::{Judge, Liveness, Remedy, Verdict},
+    log::log,
     orphans::Orphans,
     panics::Panics,
     proc::{is_debugged, usage},
     router::{Router, ToPid},
+    signals::{Got, Signals},
     status::Status,
 };
 #[cfg(feature = "schedule")]
@@ -226,6 +227,10 @@ impl Supervisor {
             }
             process.unresponsive = self.judge.found(pid);
             process.panics = self.panics.count(pid);
+        }
+        #[cfg(feature = "schedule")]
+        {
+            status.jobs = self.jobs.status(Now::read());
         }
         status
     }
@@ -569,93 +574,5 @@ async fn sleep_to(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that the master takes.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-    child: Signal,
-}
-
-/// What a signal asks for.
-enum Got {
-    Stop(&'static str),
-    Reload,
-    /// A child may be gone.
-    Death,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            child: signal(SignalKind::child())?,
-        })
-    }
-
-    /// Waits for one of them. Cancel safe.
-    async fn recv(&mut self) -> Got {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => Got::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Got::Stop("SIGINT"),
-            _ = self.quit.recv() => Got::Stop("SIGQUIT"),
-            _ = self.hangup.recv() => Got::Reload,
-            _ = self.child.recv() => Got::Death,
-        }
-    }
-
-    /// Waits for one that asks to stop. Cancel safe.
-    async fn stop(&mut self) {
-        while !matches!(self.recv().await, Got::Stop(_)) {}
-    }
-}
-
-fn log(event: &MasterEvent) {
-    match event {
-        MasterEvent::Started { process, pid, generation } => {
-            tracing::info!(pid, generation, "{process} started");
-        }
-        MasterEvent::Ready { process, pid } => tracing::info!(pid, "{process} is ready"),
-        MasterEvent::ClusterReady { port } => tracing::info!(port, "the cluster is ready"),
-        MasterEvent::Died(death) => match death.restart_in {
-            Some(pause) => tracing::error!("{death}; starting it again in {pause:?}"),
-            None => tracing::error!("{death}"),
-        },
-        MasterEvent::Unresponsive { process, pid, how, remedy } => match remedy {
-            Remedy::Report => tracing::error!(pid, "{process} is {how}; it is left alone"),
-            Remedy::Replace => tracing::error!(pid, "{process} is {how}; it is replaced"),
-        },
-        MasterEvent::Responsive { process, pid } => {
-            tracing::info!(pid, "{process} answers again");
-        }
-        MasterEvent::Panicked { process, pid, count, message } => {
-            tracing::error!(pid, count, "{process} goes on after a panic: {message}");
-        }
-        MasterEvent::SlotFailed { process, deaths, .. } => {
-            tracing::error!("{process} has failed: {deaths} died in a row before they were ready");
-        }
-        MasterEvent::Replacing { process, pid, why } => {
-            tracing::info!(pid, "replacing {process}: {why}");
-        }
-        MasterEvent::Leaving { process, pid } => tracing::info!(pid, "{process} is to leave"),
-        MasterEvent::Reloading => tracing::info!("reloading"),
-        MasterEvent::Reloaded { generation } => tracing::info!(generation, "reloaded"),
-        MasterEvent::ReloadFailed { reason } => tracing::error!("{reason}"),
-        MasterEvent::Scaled { workers } => tracing::info!(workers, "scaled"),
-        MasterEvent::Stopping => tracing::info!("stopping"),
-        MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
-            tracing::info!(pid, "{process} stopped");
-        }
-        MasterEvent::Stopped { process, pid, exit } => {
-            tracing::warn!(pid, "{process} stopped with {exit}");
-        }
     }
 }
