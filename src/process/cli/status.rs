@@ -103,8 +103,10 @@ fn processes(status: &Status) -> Vec<Vec<String>> {
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for process in &status.processes {
         let mut state = lower(&process.state);
-        if process.silent {
-            state.push_str(", does not answer");
+        match process.unresponsive {
+            Some(how) => drop(write!(state, ", {how}")),
+            None if process.silent => state.push_str(", does not answer"),
+            None => {}
         }
         if let Some(pause) = process.restart_in {
             let _ = write!(state, ", starts in {}", short(pause));
@@ -261,6 +263,7 @@ mod tests {
                     "role": "agent", "pid": 11, "state": "ready", "generation": 0,
                     "uptime_seconds": 100_000.0, "restarts": 0, "restart_in_seconds": null,
                     "last_death": null, "rss_bytes": 3_145_728, "cpu_seconds": 1.25,
+                    "unresponsive": "blocked",
                     "silent": false,
                     "channels": [{
                         "channel": "Registry", "role": "leader", "followers": 2, "topics": 1,
@@ -271,7 +274,7 @@ mod tests {
                     "role": "worker", "index": 0, "pid": 12, "state": "ready", "generation": 0,
                     "uptime_seconds": 61.0, "restarts": 0, "restart_in_seconds": null,
                     "last_death": null, "rss_bytes": null, "cpu_seconds": null, "silent": true,
-                    "channels": null,
+                    "channels": null, "unresponsive": null,
                 },
                 {
                     "role": "worker", "index": 1, "pid": null, "state": "failed", "generation": 5,
@@ -281,6 +284,7 @@ mod tests {
                         "lines": ["its last line"],
                     },
                     "rss_bytes": null, "cpu_seconds": null, "silent": false, "channels": null,
+                    "unresponsive": null,
                 },
             ],
         });
@@ -289,7 +293,7 @@ mod tests {
 app: running, pid 10, for 1 h 1 min, cluster port 4000, 2 workers, 2 reloads
 
 PROCESS   PID  STATE                   UPTIME     RESTARTS  RSS      CPU
-agent     11   ready                   1 d 3 h    0         3.0 MiB  1.2 s
+agent     11   ready, blocked          1 d 3 h    0         3.0 MiB  1.2 s
 worker 0  12   ready, does not answer  1 min 1 s  0         -        -
 worker 1  -    failed, starts in 4 s   -          5         -        -
 

@@ -77,7 +77,8 @@ pub enum Remedy {
 }
 
 /// How a process does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Unresponsive {
     /// Nothing of the process runs.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::channels::ChannelStatus;
+use super::{channels::ChannelStatus, liveness::Unresponsive};
 use crate::process::name::ProcessName;
 
 /// The cluster at one moment, as [`MasterHandle::status`](super::MasterHandle::status) gives it.
@@ -88,6 +88,9 @@ pub struct ProcessStatus {
     /// Time that it computed for.
     #[serde(rename = "cpu_seconds", with = "maybe_seconds")]
     pub cpu: Option<Duration>,
+    /// In which way it does not answer the master, where it does not; see
+    /// [`Liveness`](super::Liveness).
+    pub unresponsive: Option<Unresponsive>,
     /// Whether it was asked for its channels and did not answer within a second: it is stopped, or
     /// the host has no time for it.
     pub silent: bool,
@@ -207,6 +210,7 @@ mod tests {
             last_death: None,
             rss_bytes: None,
             cpu: None,
+            unresponsive: None,
             silent: false,
             channels: None,
         };

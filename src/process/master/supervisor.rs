@@ -252,6 +252,7 @@ impl Supervisor {
     fn status(&self) -> Status {
         let mut status = self.dispatcher.status(Instant::now(), self.since);
         for process in &mut status.processes {
+            process.unresponsive = process.pid.and_then(|pid| self.judge.found(pid));
             if let Some(usage) = process.pid.and_then(usage) {
                 process.rss_bytes = Some(usage.rss_bytes);
                 process.cpu = Some(usage.cpu);

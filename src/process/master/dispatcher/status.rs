@@ -44,6 +44,7 @@ impl Slot {
             last_death: self.death_status(now),
             rss_bytes: None,
             cpu: None,
+            unresponsive: None,
             silent: false,
             channels: None,
         });
@@ -58,6 +59,7 @@ impl Slot {
             last_death: self.death_status(now),
             rss_bytes: member.rss,
             cpu: None,
+            unresponsive: None,
             silent: false,
             channels: None,
         });
