@@ -30,9 +30,13 @@ mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
 #[cfg(target_os = "linux")]
+mod fixture_ledger;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
+#[cfg(target_os = "linux")]
+mod hand_over;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -43,6 +47,8 @@ mod listen;
 mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod measures;
 #[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
@@ -75,6 +81,7 @@ fn main() -> std::process::ExitCode {
     // Arguments would be the example's own, so it is chosen by the environment.
     match std::env::var(examples::VARIABLE).as_deref() {
         Ok("announce") => return examples::announce::main(),
+        Ok("http") => return examples::http::main(),
         Ok("shared_cache") => return examples::shared_cache::main(),
         _ => {}
     }
@@ -112,7 +119,9 @@ fn main() -> std::process::ExitCode {
         foreign::TESTS,
         jobs::TESTS,
         listen::TESTS,
+        hand_over::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();
