@@ -98,10 +98,9 @@ impl Dispatcher {
             return;
         }
         // Replacements that are under way would be of the old build. An agent that takes over
-        // already is waited for.
+        // already is waited for. What was wished for stays so, should the reload fail.
         for process in self.names() {
             let slot = self.slot(process);
-            slot.wish = None;
             let takes_over = process == ProcessName::Agent && slot.of(Seat::Serving).is_none();
             let coming = slot.of(Seat::Coming).filter(|_| !takes_over).map(|member| member.pid);
             if let Some(pid) = coming {

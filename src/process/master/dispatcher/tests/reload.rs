@@ -269,3 +269,18 @@ fn a_reload_during_the_start_follows_it() {
     story.says(Agent, Words::Ready);
     story.wants(&["cluster-ready to agent", "reloading", "open 1"]);
 }
+
+#[test]
+fn a_replacement_that_a_failed_reload_was_to_bring_is_still_wanted() {
+    let mut story = Story::running(1);
+    let pid = story.pid(Worker(0));
+    // Who hangs is told of once, so that nobody would ask again.
+    story.happens(Event::Hangs { pid, how: Unresponsive::Blocked });
+    story.wants(&["spawn worker 0 1"]);
+    story.happens(Event::Reload);
+    story.wants(&["terminate worker 0", "reloading", "open 1"]);
+    story.happens(Event::Opened(Err("no such file".into())));
+    story.wanted.clear();
+    story.exits(Worker(0), Exit::Clean);
+    story.wants(&["spawn worker 0 2"]);
+}
