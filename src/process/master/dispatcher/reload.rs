@@ -200,13 +200,17 @@ impl Dispatcher {
 
     /// Ends the new processes. The old ones go on.
     pub(super) fn fail_reload(&mut self, now: Instant, reason: String) {
-        self.reload = None;
+        let failed = self.reload.take().map(|reload| reload.build);
         for process in self.names() {
-            if let Some(pid) = self.slot(process).of(Seat::Coming).map(|member| member.pid) {
+            // An agent that takes over since before the reload is none of its new ones.
+            let new = self.slot(process).of(Seat::Coming);
+            let new = new.filter(|member| Some(member.build) == failed);
+            if let Some(pid) = new.map(|member| member.pid) {
                 self.leave(now, process, pid);
             }
             let slot = self.slot(process);
-            if slot.of(Seat::Serving).is_none() && !slot.closing {
+            let is_empty = slot.members.iter().all(|member| member.seat == Seat::Leaving);
+            if is_empty && !slot.closing {
                 slot.waiting.get_or_insert(now);
             }
         }

@@ -284,3 +284,21 @@ fn a_replacement_that_a_failed_reload_was_to_bring_is_still_wanted() {
     story.exits(Worker(0), Exit::Clean);
     story.wants(&["spawn worker 0 2"]);
 }
+
+#[test]
+fn an_agent_that_takes_over_already_outlives_a_reload_that_fails() {
+    let mut story = Story::running(1);
+    let pid = story.pid(Agent);
+    story.happens(Event::Replace { pid, why: "a test".into() });
+    story.says(Agent, Words::Standby);
+    story.wants(&["spawn agent 1 without the lead", "retire old agent"]);
+    story.happens(Event::Reload);
+    story.wants(&["reloading", "open 1"]);
+    story.happens(Event::Opened(Err("no such file".into())));
+    let failed = "not reloaded: the reload failed: the program can't be had: no such file";
+    story.wants(&["keep 0", failed]);
+    story.old_exits(Agent);
+    story.wants(&["lead to agent"]);
+    story.says(Agent, Words::Ready);
+    assert_eq!(story.states(Agent), [ProcessState::Ready]);
+}
