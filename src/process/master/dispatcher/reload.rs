@@ -218,7 +218,7 @@ impl Dispatcher {
         let slot = self.agent();
         if slot.of(Seat::Serving).is_some_and(|member| member.build != build) {
             let why = "it is of the build whose reload failed".to_owned();
-            slot.wish = Some(Wish { why, not_before: None, backoff: Backoff::default() });
+            slot.wish = Some(Wish::new(why));
         }
         self.actions.push(Action::KeepBuild { build });
         self.last_reload = Some(LastReload { at: SystemTime::now(), outcome: Err(reason.clone()) });

@@ -302,3 +302,17 @@ fn an_agent_that_takes_over_already_outlives_a_reload_that_fails() {
     story.says(Agent, Words::Ready);
     assert_eq!(story.states(Agent), [ProcessState::Ready]);
 }
+
+#[test]
+fn a_new_worker_that_panics_while_it_waits_for_the_others_is_replaced_when_it_serves() {
+    let mut story = reload_with_new_workers(2);
+    story.says(Worker(0), Words::Ready);
+    let pid = story.pid(Worker(0));
+    story.happens(Event::Replace { pid, why: "something in it panicked".into() });
+    story.wants(&["cluster-ready to worker 0"]);
+    story.says(Worker(1), Words::Ready);
+    story.old_exits(Worker(0));
+    story.wanted.clear();
+    story.old_exits(Worker(1));
+    story.wants(&["reloaded", "spawn worker 0 2 of build 1"]);
+}
