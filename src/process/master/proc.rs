@@ -204,6 +204,11 @@ child.kill()
         assert!(seen().is_none());
     }
 
+    fn name(pid: i32) -> String {
+        let process = procfs::process::Process::new(pid);
+        process.and_then(|process| process.stat()).map(|stat| stat.comm).unwrap()
+    }
+
     #[test]
     fn the_mark_is_that_of_this_very_process() {
         let me = std::process::id();
@@ -213,7 +218,13 @@ child.kill()
                 .env("CLUSTER_CLIENT_MASTER", mark)
                 .spawn()
                 .unwrap();
-            assert_eq!(has_mark(child.id().cast_signed()), is_ours);
+            let pid = child.id().cast_signed();
+            // Until its program runs, it has the environment of this process.
+            let begin = Instant::now();
+            while name(pid) != "sleep" {
+                assert!(begin.elapsed() < Duration::from_secs(30), "its program never runs");
+            }
+            assert_eq!(has_mark(pid), is_ours);
             child.kill().unwrap();
             child.wait().unwrap();
         }
