@@ -227,7 +227,10 @@ impl Worker {
         }
     }
 
-    /// How many workers there are.
+    /// How many workers there were to be when this one was started. [`MasterHandle::scale`] changes it
+    /// for later ones.
+    ///
+    /// [`MasterHandle::scale`]: crate::MasterHandle::scale
     #[must_use]
     pub fn count(&self) -> u32 {
         self.place.count

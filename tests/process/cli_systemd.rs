@@ -135,10 +135,13 @@ fn a_start_that_fails_is_never_ready() {
 fn a_socket_of_the_service_manager_is_taken_by_its_name() {
     let home = Home::new("workers=1 listen=http@127.0.0.1:0");
     let mut master = activate(&home, "http");
+    let stdout = master.stdout.as_mut().unwrap();
+    let (mut line, mut byte) = (String::new(), [0]);
     // Unbuffered, so that the rest stays for later.
-    let stdout = master.stdout.as_mut().unwrap().bytes();
-    let port: Vec<u8> = stdout.map(Result::unwrap).take_while(|byte| *byte != b'\n').collect();
-    let port: u16 = String::from_utf8(port).unwrap().parse().unwrap();
+    while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.push(char::from(byte[0]));
+    }
+    let port: u16 = line.parse().unwrap();
     // It waits in the backlog until a worker is there.
     let mut pid = String::new();
     TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut pid).unwrap();

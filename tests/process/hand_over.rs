@@ -4,7 +4,11 @@ use std::{collections::HashSet, fs};
 
 use crate::support::{Cluster, Signal, until};
 
-crate::tests![no_call_fails_or_runs_twice_while_the_agent_and_all_workers_are_replaced];
+// A line a test, which the table of conformance is checked against.
+#[rustfmt::skip]
+crate::tests![
+    no_call_fails_or_runs_twice_while_the_agent_and_all_workers_are_replaced,
+];
 
 fn no_call_fails_or_runs_twice_while_the_agent_and_all_workers_are_replaced() {
     let folder = tempfile::tempdir().unwrap();

@@ -48,6 +48,8 @@ mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
 #[cfg(target_os = "linux")]
+mod measures;
+#[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
 mod orphans;
@@ -79,8 +81,8 @@ fn main() -> std::process::ExitCode {
     // Arguments would be the example's own, so it is chosen by the environment.
     match std::env::var(examples::VARIABLE).as_deref() {
         Ok("announce") => return examples::announce::main(),
-        Ok("shared_cache") => return examples::shared_cache::main(),
         Ok("http") => return examples::http::main(),
+        Ok("shared_cache") => return examples::shared_cache::main(),
         _ => {}
     }
     if std::env::args().nth(1).as_deref() == Some("--fixture") {
@@ -119,6 +121,7 @@ fn main() -> std::process::ExitCode {
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

@@ -1,7 +1,8 @@
 //! The master: starts one agent and N workers, watches over them, and stops them in order.
 //!
 //! It runs no user code, and nothing that can block. [`dispatcher`] decides, and is pure;
-//! [`supervisor`] makes its events and carries out its actions; [`child`] is one process.
+//! [`supervisor`] makes its events and carries out its actions; [`child`] is one process, [`build`] the
+//! program that it is started from.
 
 mod answers;
 mod build;
@@ -15,6 +16,7 @@ mod handle;
 mod jobs;
 mod listen;
 mod liveness;
+mod log;
 mod orphans;
 mod outbox;
 mod panics;
@@ -23,6 +25,7 @@ mod program;
 mod recycle;
 mod restart;
 mod router;
+mod signals;
 mod status;
 mod supervisor;
 mod tail;

@@ -3,14 +3,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io, iter,
+    iter,
     sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Signal as Kill;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
@@ -23,11 +22,13 @@ use super::{
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
+    liveness::{Judge, Liveness, Remedy, Verdict},
+    log::log,
     orphans::Orphans,
     panics::Panics,
     proc::{is_debugged, usage},
     router::{Router, ToPid},
+    signals::{Got, Signals},
     status::Status,
 };
 #[cfg(feature = "schedule")]
@@ -46,6 +47,9 @@ use crate::{
 /// How long the last words and lines of a child that is gone are waited for. They are there already
 /// unless a process that left its group holds them open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often the memory of the processes is measured, where there is a limit to it.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many events of children wait; beyond it their links are not read.
 const QUEUE: usize = 64;
@@ -87,6 +91,7 @@ pub(super) async fn supervise(
     }
     let mut supervisor = Supervisor {
         panics: Panics::new(setup.rules.restart),
+        measure_at: setup.rules.recycle.rss.map(|_| Instant::now() + MEASURE_EVERY),
         on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules, fastrand::u64(..)),
         since: Instant::now(),
@@ -151,6 +156,8 @@ struct Supervisor {
     jobs: Jobs,
     panics: Panics,
     on_worker_panic: Remedy,
+    /// When the processes are measured next, where one may be replaced for it.
+    measure_at: Option<Instant>,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -205,8 +212,42 @@ impl Supervisor {
         }
     }
 
+    /// What the dispatcher knows, and what can be seen of the processes at this moment.
+    fn status(&self) -> Status {
+        let mut status = self.dispatcher.status(Instant::now(), self.since);
+        #[cfg(feature = "schedule")]
+        {
+            status.jobs = self.jobs.status(Now::read());
+        }
+        for process in &mut status.processes {
+            let Some(pid) = process.pid else { continue };
+            if let Some(usage) = usage(pid) {
+                process.rss_bytes = Some(usage.rss_bytes);
+                process.cpu = Some(usage.cpu);
+            }
+            process.unresponsive = self.judge.found(pid);
+            process.panics = self.panics.count(pid);
+        }
+        #[cfg(feature = "schedule")]
+        {
+            status.jobs = self.jobs.status(Now::read());
+        }
+        status
+    }
+
+    /// Measures all processes, for those who are replaced because of what they use.
+    fn measure(&mut self, now: Instant) -> Vec<Event> {
+        if self.measure_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.measure_at = Some(now + MEASURE_EVERY);
+        let rss = |pid: &u32| Some(Event::Measured { pid: *pid, rss: usage(*pid)?.rss_bytes });
+        self.children.keys().filter_map(rss).collect()
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
+            self.measure_at,
             self.dispatcher.next_deadline(),
             self.router.next_deadline(),
             self.judge.next_deadline(),
@@ -249,17 +290,6 @@ impl Supervisor {
         }
     }
 
-    fn status(&self) -> Status {
-        let mut status = self.dispatcher.status(Instant::now(), self.since);
-        for process in &mut status.processes {
-            if let Some(usage) = process.pid.and_then(usage) {
-                process.rss_bytes = Some(usage.rss_bytes);
-                process.cpu = Some(usage.cpu);
-            }
-        }
-        status
-    }
-
     /// Does what is due.
     fn tick(&mut self) -> Option<Result<(), String>> {
         let now = Instant::now();
@@ -271,6 +301,7 @@ impl Supervisor {
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        events.extend(self.measure(now));
         let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
         events.extend(self.panics.take_due(now).into_iter().map(replace));
         events.into_iter().find_map(|event| self.dispatch(event))
@@ -378,6 +409,7 @@ impl Supervisor {
             Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
+                self.panics.note(pid, count);
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
                 if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
                     self.panics.panicked(Instant::now(), process, pid);
@@ -403,14 +435,7 @@ impl Supervisor {
             Verdict::Hangs(pid, how, remedy) => {
                 let process = name(pid)?;
                 self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
-                return match (remedy, how, process) {
-                    (Remedy::Report, ..) => None,
-                    // It may still serve somebody. A second agent can't be there beside the first.
-                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
-                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
-                    }
-                    _ => Some(Event::Hangs { pid, how }),
-                };
+                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
@@ -505,7 +530,8 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.forget(pid);
+            self.judge.forget(pid);
+            self.panics.bury(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }
@@ -548,93 +574,5 @@ async fn sleep_to(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that the master takes.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-    child: Signal,
-}
-
-/// What a signal asks for.
-enum Got {
-    Stop(&'static str),
-    Reload,
-    /// A child may be gone.
-    Death,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            child: signal(SignalKind::child())?,
-        })
-    }
-
-    /// Waits for one of them. Cancel safe.
-    async fn recv(&mut self) -> Got {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => Got::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Got::Stop("SIGINT"),
-            _ = self.quit.recv() => Got::Stop("SIGQUIT"),
-            _ = self.hangup.recv() => Got::Reload,
-            _ = self.child.recv() => Got::Death,
-        }
-    }
-
-    /// Waits for one that asks to stop. Cancel safe.
-    async fn stop(&mut self) {
-        while !matches!(self.recv().await, Got::Stop(_)) {}
-    }
-}
-
-fn log(event: &MasterEvent) {
-    match event {
-        MasterEvent::Started { process, pid, generation } => {
-            tracing::info!(pid, generation, "{process} started");
-        }
-        MasterEvent::Ready { process, pid } => tracing::info!(pid, "{process} is ready"),
-        MasterEvent::ClusterReady { port } => tracing::info!(port, "the cluster is ready"),
-        MasterEvent::Died(death) => match death.restart_in {
-            Some(pause) => tracing::error!("{death}; starting it again in {pause:?}"),
-            None => tracing::error!("{death}"),
-        },
-        MasterEvent::Unresponsive { process, pid, how, remedy } => match remedy {
-            Remedy::Report => tracing::error!(pid, "{process} is {how}; it is left alone"),
-            Remedy::Replace => tracing::error!(pid, "{process} is {how}; it is replaced"),
-        },
-        MasterEvent::Responsive { process, pid } => {
-            tracing::info!(pid, "{process} answers again");
-        }
-        MasterEvent::Panicked { process, pid, count, message } => {
-            tracing::error!(pid, count, "{process} goes on after a panic: {message}");
-        }
-        MasterEvent::SlotFailed { process, deaths, .. } => {
-            tracing::error!("{process} has failed: {deaths} died in a row before they were ready");
-        }
-        MasterEvent::Replacing { process, pid, why } => {
-            tracing::info!(pid, "replacing {process}: {why}");
-        }
-        MasterEvent::Leaving { process, pid } => tracing::info!(pid, "{process} is to leave"),
-        MasterEvent::Reloading => tracing::info!("reloading"),
-        MasterEvent::Reloaded { generation } => tracing::info!(generation, "reloaded"),
-        MasterEvent::ReloadFailed { reason } => tracing::error!("{reason}"),
-        MasterEvent::Scaled { workers } => tracing::info!(workers, "scaled"),
-        MasterEvent::Stopping => tracing::info!("stopping"),
-        MasterEvent::Stopped { process, pid, exit: Exit::Clean } => {
-            tracing::info!(pid, "{process} stopped");
-        }
-        MasterEvent::Stopped { process, pid, exit } => {
-            tracing::warn!(pid, "{process} stopped with {exit}");
-        }
     }
 }

@@ -27,6 +27,8 @@ impl Dispatcher {
                 .as_ref()
                 .map(|last| ReloadStatus { at: last.at, failure: last.outcome.clone().err() }),
             processes: self.slots.iter().flat_map(|slot| slot.status(now)).collect(),
+            #[cfg(feature = "schedule")]
+            jobs: Vec::new(),
         }
     }
 }
@@ -46,6 +48,8 @@ impl Slot {
             cpu: None,
             silent: false,
             channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         let lives = self.members.iter().map(|member| ProcessStatus {
             process: self.process,
@@ -60,6 +64,8 @@ impl Slot {
             cpu: None,
             silent: false,
             channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         waits.into_iter().chain(lives).collect()
     }
