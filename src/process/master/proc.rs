@@ -213,9 +213,18 @@ child.kill()
                 .env("CLUSTER_CLIENT_MASTER", mark)
                 .spawn()
                 .unwrap();
-            assert_eq!(has_mark(child.id().cast_signed()), is_ours);
+            // For a moment after its start a program has no environment that could be read.
+            let environment = format!("/proc/{}/environ", child.id());
+            let begin = Instant::now();
+            while std::fs::read(&environment).unwrap().is_empty()
+                && begin.elapsed() < Duration::from_secs(30)
+            {
+                std::thread::yield_now();
+            }
+            let has_mark = has_mark(child.id().cast_signed());
             child.kill().unwrap();
             child.wait().unwrap();
+            assert_eq!(has_mark, is_ours);
         }
     }
 }
