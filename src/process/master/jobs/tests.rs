@@ -96,6 +96,7 @@ impl Desk {
             reason: None,
             ready_for: None,
             restart_in: None,
+            lines: Vec::new(),
         }));
     }
 
