@@ -34,6 +34,7 @@ impl Dispatcher {
             since: now,
             ready_since: None,
             reason: None,
+            unwanted: None,
             recycle_at: None,
             rss: None,
         });

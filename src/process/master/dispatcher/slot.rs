@@ -86,6 +86,8 @@ pub(super) struct Member {
     pub(super) ready_since: Option<Instant>,
     /// Why it is about to end, where that is known.
     pub(super) reason: Option<String>,
+    /// Why it is to be replaced as soon as it serves.
+    pub(super) unwanted: Option<String>,
     /// When it is recycled for its age.
     pub(super) recycle_at: Option<Instant>,
     /// Memory at the last measurement, in bytes.
@@ -209,6 +211,12 @@ impl Slot {
         self.failed |= pause.failed;
         self.restarts = self.restarts.saturating_add(1);
         pause
+    }
+}
+
+impl Wish {
+    pub(super) fn new(why: String) -> Self {
+        Self { why, not_before: None, backoff: Backoff::default() }
     }
 }
 
