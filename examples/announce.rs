@@ -25,7 +25,7 @@ struct Announcement {
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 pub(crate) fn main() -> ExitCode {
-    Master::builder().workers(WORKERS).agent(agent).worker(worker).observe(observe).main()
+    Master::builder().workers(WORKERS).agent(agent).worker(worker).observe(observe).run_blocking()
 }
 
 async fn worker(worker: Worker) -> Outcome {

@@ -41,7 +41,7 @@ pub(crate) fn main() -> ExitCode {
                 Err(error) => master.fail(error.to_string()),
             }
         })
-        .main()
+        .run_blocking()
 }
 
 /// A value, and how often it was changed. Of two the greater one is newer, for all processes alike.

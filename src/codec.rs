@@ -1,5 +1,7 @@
 //! Payload codecs: how arguments, results and values become bytes.
 
+use std::{cell::Cell, io};
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -32,6 +34,9 @@ pub trait Decode<T>: Codec {
 }
 
 /// MessagePack with named fields, and byte strings as such. The default.
+///
+/// A `Vec<u8>` costs its bytes on the wire, but serde reads it byte by byte: some milliseconds a
+/// MiB. Types that are read as a whole, as `bytes::Bytes` or `serde_bytes::ByteBuf`, cost a copy.
 #[derive(Debug, Clone, Copy)]
 pub struct MessagePack;
 
@@ -50,10 +55,31 @@ impl Codec for MessagePack {
 
 impl<T: Serialize + ?Sized> Encode<T> for MessagePack {
     fn encode(value: &T, out: &mut BytesMut) -> Result<(), Error> {
-        let mut serializer = rmp_serde::Serializer::new(out.writer())
+        let mut serializer = rmp_serde::Serializer::new(Out(out))
             .with_struct_map()
             .with_bytes(rmp_serde::config::BytesMode::ForceAll);
         value.serialize(&mut serializer).map_err(|error| encode_error::<T>(&error))
+    }
+}
+
+/// As `BytesMut::writer`, but small enough to be inlined.
+struct Out<'a>(&'a mut BytesMut);
+
+impl io::Write for Out<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -111,11 +137,37 @@ impl<T: prost::Message + Default> Decode<T> for Protobuf {
 /// not grow in small steps.
 const ROOM: usize = 256;
 
+/// What is not longer is copied to memory of its own length; the buffer is used again.
+const SHORT: usize = 4 << 10;
+
+thread_local! {
+    /// A buffer to encode into.
+    static BUFFER: Cell<BytesMut> = Cell::default();
+}
+
+fn buffer() -> BytesMut {
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.reserve(ROOM);
+    buffer
+}
+
+/// What was encoded into a [`buffer`].
+fn encoded(mut buffer: BytesMut) -> Bytes {
+    if buffer.len() > SHORT {
+        return buffer.freeze();
+    }
+    let bytes = Bytes::copy_from_slice(&buffer);
+    buffer.clear();
+    // Without it, the next one takes another buffer.
+    let _ = BUFFER.try_with(|kept| kept.set(buffer));
+    bytes
+}
+
 /// One value, encoded.
 pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, Error> {
-    let mut out = BytesMut::with_capacity(ROOM);
+    let mut out = buffer();
     C::encode(value, &mut out)?;
-    Ok(out.freeze())
+    Ok(encoded(out))
 }
 
 /// Writes the arguments of a call: each with its length before it.
@@ -131,7 +183,7 @@ impl ArgsWriter {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "only expanded code makes one")]
     pub fn new() -> Self {
-        Self { out: BytesMut::with_capacity(ROOM), failed: None }
+        Self { out: buffer(), failed: None }
     }
 
     /// The next argument. A failure is told by [`ArgsWriter::finish`].
@@ -150,15 +202,12 @@ impl ArgsWriter {
     /// [`ErrorKind::Encode`] if one has no form in this codec.
     pub fn finish(self) -> Result<Bytes, Error> {
         match self.failed {
-            None => Ok(self.out.freeze()),
+            None => Ok(encoded(self.out)),
             Some(error) => Err(error),
         }
     }
 
     fn put<C: Encode<T>, T: ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        if self.out.is_empty() {
-            self.out.reserve(SMALL_CALL);
-        }
         let start = self.out.len();
         self.out.put_u32(0);
         C::encode(value, &mut self.out)?;
@@ -168,9 +217,6 @@ impl ArgsWriter {
         Ok(())
     }
 }
-
-/// The bytes that most calls fit in, so that they allocate once.
-const SMALL_CALL: usize = 128;
 
 /// Reads the arguments of a call, in their order.
 #[derive(Debug)]

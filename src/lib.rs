@@ -87,10 +87,10 @@ pub use cluster_client_macros::cluster_client;
 
 #[cfg(all(unix, feature = "process"))]
 pub use crate::process::{
-    Agent, AwaitReceipt, ClusterPhase, Death, DeathStatus, Exit, Joining, Liveness, Master,
-    MasterBuilder, MasterEvent, MasterHandle, Message, Messages, Messenger, Once, Peer, Peers,
-    ProcessName, ProcessState, ProcessStatus, Program, Receipt, Recycle, ReloadStatus, Remedy,
-    Sent, Status, Unresponsive, Worker,
+    Agent, AwaitReceipt, ChannelRole, ChannelStatus, ClusterPhase, Death, DeathStatus, Exit,
+    Joining, Liveness, Master, MasterBuilder, MasterEvent, MasterHandle, Message, Messages,
+    Messenger, Once, Peer, Peers, ProcessName, ProcessState, ProcessStatus, Program, Receipt,
+    Recycle, ReloadStatus, Remedy, Sent, Status, Unresponsive, Worker,
 };
 #[cfg(all(unix, feature = "schedule"))]
 pub use crate::process::{

@@ -27,7 +27,8 @@ use crate::{
 /// subscriber holds at most `deliver_window` items (16) at a time; when no subscriber has room,
 /// the upstream stream is not polled. Dropping the subscriber gives back all that it has out: an
 /// acknowledgement after that comes too late. What it has out when the agent is reloaded stays its
-/// own, beside what the next leader gives it.
+/// own, beside what the next leader gives it. What nobody has when the agent ends, since it was
+/// given back just then, is lost unless the upstream gives it again.
 pub struct Deliveries<T> {
     handle: Arc<TopicHandle>,
     cursor: Cursor,

@@ -108,7 +108,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Pending => 0,
             };
-            if let Err(error) = self.poll_timer(cx) {
+            if read_in_turn == 0
+                && let Err(error) = self.poll_timer(cx)
+            {
                 return Poll::Ready(error);
             }
             // Registered before the queue is looked at, so that nothing queued later is missed.
@@ -154,6 +156,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
     /// Hands on all packets that are whole.
     fn take_packets(&mut self) -> Result<()> {
+        let taken = self.take_each_packet();
+        self.endpoint.on_all_taken();
+        taken
+    }
+
+    fn take_each_packet(&mut self) -> Result<()> {
         while let Some(packet) = self.reader.next()? {
             let packet = match packet.body {
                 Some(Body::Part(part)) => match self.assembler.push(part)? {
@@ -223,8 +231,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             let mut slices = [IoSlice::new(&[]); Batch::MAX_PIECES];
             let count = self.batch.slices(&mut slices);
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))
-                .map_err(|error| lost(&error))?;
+            // The system call for one piece is the cheaper one.
+            let written = match &slices[..count] {
+                [piece] => stream.poll_write(cx, piece),
+                pieces => stream.poll_write_vectored(cx, pieces),
+            };
+            let written = ready!(written).map_err(|error| lost(&error))?;
             if written == 0 {
                 return Poll::Ready(Err(lost(&io::ErrorKind::WriteZero.into())));
             }

@@ -35,6 +35,9 @@ pub(crate) trait Endpoint: Send {
     /// A whole packet of the peer. An error closes the link with it.
     fn on_packet(&mut self, packet: Packet) -> Result<()>;
 
+    /// All packets that are whole for now were given to [`Endpoint::on_packet`].
+    fn on_all_taken(&mut self) {}
+
     /// The first bytes of the frames with these marks were written.
     fn on_sent(&mut self, _marks: impl Iterator<Item = u64>) {}
 

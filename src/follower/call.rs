@@ -1,29 +1,21 @@
-//! Requests that wait for an answer, over all links.
+//! Calls and publications: how they are asked, and what becomes of them.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use tokio::{
-    sync::oneshot,
-    time::{Duration, Instant, timeout_at},
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, Waker},
 };
 
-use super::{Follower, Shared, State};
+use bytes::Bytes;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::{Follower, Shared, State, requests::MAX_CALLS};
 use crate::{
     connection::Link,
     error::{Error, ErrorKind},
     protocol::{Frame, pb},
     spec::{Failure, MethodKind, Reply},
 };
-
-/// What a request of this follower is about.
-pub(super) enum Request {
-    Call(Pending),
-    /// The subscribe request of this topic.
-    Subscribe(u64),
-    /// A publication that is sent again: its key, and how often that failed before.
-    Replay((usize, Bytes), u32),
-}
 
 /// A call or publish that waits for its answer.
 pub(super) struct Pending {
@@ -35,7 +27,8 @@ pub(super) struct Pending {
     pub(super) is_sent: bool,
     /// A publish whose key was withdrawn since: it is not remembered, and once sent, not sent again.
     is_superseded: bool,
-    reply: oneshot::Sender<Reply>,
+    /// Nobody waits for the answer any more.
+    pub(super) is_abandoned: bool,
 }
 
 /// What kind of call.
@@ -44,15 +37,15 @@ enum Kind {
     Invoke {
         idempotent: bool,
     },
-    /// Under this publish method and key.
-    Publish((usize, Bytes)),
-    Unpublish((usize, Bytes)),
+    /// Under this publish method and key, which is boxed so that calls are small to move.
+    Publish(Box<(usize, Bytes)>),
+    Unpublish(Box<(usize, Bytes)>),
 }
 
 impl Pending {
-    pub(super) fn answer(self, reply: Reply) {
-        // Nobody may wait any more.
-        let _ = self.reply.send(reply);
+    #[cfg(test)]
+    pub(super) fn to_test(deadline: Instant) -> Self {
+        Self { deadline, ..tests::pending(Kind::Invoke { idempotent: false }) }
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -64,20 +57,15 @@ impl Pending {
         match self.kind {
             Kind::Invoke { idempotent } => idempotent || !self.is_sent,
             Kind::Publish(_) | Kind::Unpublish(_) => {
-                let is_over = if self.is_sent { self.is_superseded } else { self.is_abandoned() };
+                let is_over = if self.is_sent { self.is_superseded } else { self.is_abandoned };
                 !is_over
             }
         }
     }
 
-    /// Nobody waits for the answer any more.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.reply.is_closed()
-    }
-
     /// Whether it is about to change what is published under this key.
     pub(super) fn concerns(&self, key: &(usize, Bytes)) -> bool {
-        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if other == key)
+        matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if **other == *key)
     }
 
     fn timeout_ms(&self, now: Instant) -> u32 {
@@ -111,17 +99,20 @@ impl Pending {
         }
     }
 
-    /// Notes in what this process has published what an answer says of it.
-    pub(super) fn note_publication(&self, state: &mut State, is_ok: bool) {
+    /// What an answer says of what this process has published: what is published under the key now.
+    pub(super) fn published(&self, is_ok: bool) -> Option<Published> {
         match &self.kind {
             Kind::Publish(key) if is_ok && !self.is_superseded => {
-                state.publications.insert(key.clone(), self.args.clone());
+                Some(((**key).clone(), Some(self.args.clone())))
             }
-            Kind::Unpublish(key) => drop(state.publications.remove(key)),
-            Kind::Publish(_) | Kind::Invoke { .. } => {}
+            Kind::Unpublish(key) => Some(((**key).clone(), None)),
+            Kind::Publish(_) | Kind::Invoke { .. } => None,
         }
     }
 }
+
+/// What is published under a key: the arguments, or nothing any more.
+pub(super) type Published = ((usize, Bytes), Option<Bytes>);
 
 impl Follower {
     /// Calls a method and waits for its answer.
@@ -146,8 +137,8 @@ impl Follower {
         let key = key.map_err(|error| self.shared().name_error(method, error))?;
         let kind = match self.spec_kind(method) {
             // What is withdrawn is known under the method that published it.
-            MethodKind::Unpublish { publish } => Kind::Unpublish((publish, key)),
-            _ => Kind::Publish((method, key)),
+            MethodKind::Unpublish { publish } => Kind::Unpublish(Box::new((publish, key))),
+            _ => Kind::Publish(Box::new((method, key))),
         };
         self.ask(kind, method, args).await
     }
@@ -166,8 +157,7 @@ impl Follower {
             if let Some(error) = shared.unusable(&state, method) {
                 return Err(error);
             }
-            state.last_id += 1;
-            let id = state.last_id;
+            let id = state.requests.next_id();
             let timeout_ms = u32::try_from(shared.timeout(method).as_millis()).unwrap_or(u32::MAX);
             let invoke = pb::Invoke { method: method as u32, timeout_ms };
             match &state.link {
@@ -192,41 +182,52 @@ impl Follower {
         let named = |error| Failure::Cluster(shared.name_error(method, error));
         let args = args.and_then(|args| shared.check_size(&args).map(|()| args)).map_err(named)?;
         let timeout = shared.timeout(method);
-        let mut now = Instant::now();
+        let now = Instant::now();
         let deadline = now + timeout;
-        // Whoever finds no room waits, within the deadline.
-        let permit = match shared.in_flight.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let permit = timeout_at(deadline, shared.in_flight.acquire())
-                    .await
-                    .map_err(|_| named(shared.too_many(timeout)))?
-                    .map_err(|_| named(shared.closed()))?;
-                now = Instant::now();
-                permit
-            }
-        };
         let cancels = matches!(kind, Kind::Invoke { .. });
-        let (reply, answer) = oneshot::channel();
+        let (is_sent, is_superseded, is_abandoned) = (false, false, false);
         let pending =
-            Pending { kind, method, args, deadline, is_sent: false, is_superseded: false, reply };
-        let id = shared.start(pending, now).map_err(named)?;
-        let guard = CancelOnDrop { shared, id, cancels };
-        let answer = timeout_at(deadline, answer).await;
-        drop(permit);
-        match answer {
-            Ok(Ok(reply)) => {
-                std::mem::forget(guard);
-                reply.map_err(|failure| match failure {
-                    Failure::Cluster(error) => named(error),
-                    Failure::Client(error, value) => {
-                        Failure::Client(shared.name_error(method, error), value)
-                    }
-                })
+            Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned };
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let started = match shared.start(pending, now, waker) {
+            Err(Refused::Full(pending)) => shared.start_when_there_is_room(pending, timeout).await,
+            Err(Refused::With(error)) => Err(error),
+            Ok(id) => Ok(id),
+        };
+        let id = started.map_err(named)?;
+        let answer = Answer { shared, id, deadline, cancels, is_registered: true, is_over: false };
+        let reply = if shared.watches_deadlines_here() {
+            answer.await
+        } else {
+            timeout_at(deadline, answer).await.unwrap_or(None)
+        };
+        let Some(reply) = reply else { return Err(named(shared.timed_out(timeout))) };
+        reply.map_err(|failure| match failure {
+            Failure::Cluster(error) => named(error),
+            Failure::Client(error, value) => {
+                Failure::Client(shared.name_error(method, error), value)
             }
-            Ok(Err(_)) => Err(named(shared.closed())),
-            Err(_) => Err(named(shared.timed_out(timeout))),
-        }
+        })
+    }
+}
+
+/// Why a call was not started.
+enum Refused {
+    /// As many as may be are in flight. The caller is counted as one who waits.
+    Full(Pending),
+    With(Error),
+}
+
+/// Room for calls in flight. Who finds none waits for a permit of the semaphore, in turn.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    free: usize,
+    waiting: usize,
+}
+
+impl Room {
+    pub(super) fn new(most: usize) -> Self {
+        Self { free: most, waiting: 0 }
     }
 }
 
@@ -271,14 +272,70 @@ impl Shared {
     }
 
     /// Puts a call on the table, and on the link if there is one.
-    fn start(&self, pending: Pending, now: Instant) -> Result<u64, Error> {
+    fn start(&self, pending: Pending, now: Instant, waker: Waker) -> Result<u64, Refused> {
         let mut state = self.lock();
-        if let Some(error) = self.unusable(&state, pending.method) {
+        let Some(free) = state.room.free.checked_sub(1) else {
+            state.room.waiting += 1;
+            return Err(Refused::Full(pending));
+        };
+        state.room.free = free;
+        self.put(&mut state, pending, now, waker).map_err(|error| {
+            self.make_room(&mut state);
+            Refused::With(error)
+        })
+    }
+
+    /// As [`Shared::start`], for one that was counted as waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives up.
+    async fn start_when_there_is_room(
+        &self,
+        pending: Pending,
+        timeout: Duration,
+    ) -> Result<u64, Error> {
+        struct Waits<'a>(&'a Shared);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.lock().room.waiting -= 1;
+            }
+        }
+        let waits = Waits(self);
+        let permit = timeout_at(pending.deadline, self.in_flight.acquire())
+            .await
+            .map_err(|_| self.too_many(timeout))?
+            .map_err(|_| self.closed())?;
+        permit.forget();
+        drop(waits);
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let mut state = self.lock();
+        self.put(&mut state, pending, Instant::now(), waker)
+            .inspect_err(|_| self.make_room(&mut state))
+    }
+
+    /// A call is over.
+    fn make_room(&self, state: &mut State) {
+        if state.room.waiting > 0 {
+            self.in_flight.add_permits(1);
+        } else {
+            state.room.free += 1;
+        }
+    }
+
+    fn put(
+        &self,
+        state: &mut State,
+        pending: Pending,
+        now: Instant,
+        waker: Waker,
+    ) -> Result<u64, Error> {
+        if let Some(error) = self.unusable(state, pending.method) {
             return Err(error);
         }
         if let Kind::Publish(key) = &pending.kind
             && state.publications.len() >= self.options.max_subscriptions
-            && !state.publications.contains_key(key)
+            && !state.publications.contains_key(&**key)
         {
             let bound = self.options.max_subscriptions;
             let reason = format!("this client has {bound} publications already");
@@ -287,16 +344,16 @@ impl Shared {
         if let Kind::Unpublish(key) = &pending.kind {
             // From here on it must not be published again, whatever becomes of the request, or of
             // a publish that is on its way.
-            state.publications.remove(key);
-            for request in state.requests.values_mut() {
-                if let Request::Call(before) = request {
-                    let is_publish = matches!(before.kind, Kind::Publish(_));
-                    before.is_superseded |= is_publish && before.concerns(key);
-                }
+            state.publications.remove(&**key);
+            for (_, before) in state.requests.calls_mut() {
+                let is_publish = matches!(before.kind, Kind::Publish(_));
+                before.is_superseded |= is_publish && before.concerns(key);
             }
         }
-        state.last_id += 1;
-        let id = state.last_id;
+        let Some(id) = state.requests.call_id() else {
+            let reason = format!("more than {MAX_CALLS} requests are not answered");
+            return Err(Error::new(ErrorKind::Overloaded, reason));
+        };
         if let Some(registered) = &state.link {
             registered.check_size(&pending.args)?;
             match pending.send(&registered.link, id, now) {
@@ -305,37 +362,80 @@ impl Shared {
                 Ok(()) | Err(_) => {}
             }
         }
-        state.requests.insert(id, Request::Call(pending));
+        self.watch_deadline(state, pending.deadline);
+        state.requests.open(id, pending, waker);
         Ok(id)
     }
 
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        if !cancels && state.link_of(id).is_some() {
+        self.make_room(&mut state);
+        let is_linked = state.link_of(id).is_some();
+        if let Some(pending) = state.requests.call_mut(id)
+            && !cancels
+            && is_linked
+        {
             // What is queued can't be taken back: it runs to its end, and its answer says whether
             // it is published.
+            pending.is_abandoned = true;
             return;
         }
-        if state.requests.remove(&id).is_some()
+        if state.requests.close(id)
             && let Some(link) = state.link_of(id)
         {
             let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
         state.leave_if_done();
     }
+
+    /// Answers a call.
+    pub(super) fn answer(&self, id: u64, reply: Reply) {
+        let waker = self.lock().requests.answer(id, reply);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
-/// Cancels a call whose future is dropped.
-struct CancelOnDrop<'a> {
-    shared: &'a Arc<Shared>,
+/// The answer of a call that was started; `None` once its deadline has passed. Dropping it cancels
+/// the call.
+struct Answer<'a> {
+    shared: &'a Shared,
     id: u64,
+    deadline: Instant,
     cancels: bool,
+    /// The call was started in this very poll, with the waker of it.
+    is_registered: bool,
+    is_over: bool,
 }
 
-impl Drop for CancelOnDrop<'_> {
+impl Future for Answer<'_> {
+    type Output = Option<Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+        if std::mem::take(&mut self.is_registered) {
+            return Poll::Pending;
+        }
+        let mut state = self.shared.lock();
+        match state.requests.poll_answer(self.id, cx.waker()) {
+            Poll::Ready(reply) => {
+                self.shared.make_room(&mut state);
+                drop(state);
+                self.is_over = true;
+                Poll::Ready(reply)
+            }
+            Poll::Pending if Instant::now() >= self.deadline => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Answer<'_> {
     fn drop(&mut self) {
-        self.shared.cancel(self.id, self.cancels);
+        if !self.is_over {
+            self.shared.cancel(self.id, self.cancels);
+        }
     }
 }
 
@@ -347,34 +447,29 @@ mod tests {
         (0, Bytes::from_static(b"key"))
     }
 
-    fn pending(kind: Kind) -> (Pending, oneshot::Receiver<Reply>) {
-        let (reply, answer) = oneshot::channel();
+    pub(super) fn pending(kind: Kind) -> Pending {
         let (method, args, deadline) = (0, Bytes::from_static(b"args"), Instant::now());
-        let (is_sent, is_superseded) = (false, false);
-        (Pending { kind, method, args, deadline, is_sent, is_superseded, reply }, answer)
+        let (is_sent, is_superseded, is_abandoned) = (false, false, false);
+        Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned }
     }
 
     #[test]
     fn a_publish_that_was_withdrawn_on_its_way_is_neither_remembered_nor_sent_twice() {
-        let (mut publish, _answer) = pending(Kind::Publish(key()));
+        let mut publish = pending(Kind::Publish(Box::new(key())));
         publish.is_superseded = true;
         assert!(publish.survives_link(), "not sent yet, it goes before its withdrawal");
         publish.is_sent = true;
         assert!(!publish.survives_link());
-        let mut state = State::default();
-        publish.note_publication(&mut state, true);
-        assert!(state.publications.is_empty());
+        assert_eq!(publish.published(true), None);
     }
 
     #[test]
     fn a_publish_that_was_sent_survives_its_link_though_nobody_waits() {
-        let (mut publish, answer) = pending(Kind::Publish(key()));
-        drop(answer);
+        let mut publish = pending(Kind::Publish(Box::new(key())));
+        publish.is_abandoned = true;
         assert!(!publish.survives_link(), "nobody waits and nobody has it");
         publish.is_sent = true;
         assert!(publish.survives_link());
-        let mut state = State::default();
-        publish.note_publication(&mut state, true);
-        assert_eq!(state.publications.get(&key()), Some(&publish.args));
+        assert_eq!(publish.published(true), Some((key(), Some(publish.args.clone()))));
     }
 }

@@ -1,7 +1,7 @@
 //! The leader goes and another one takes its place: what it still answers is waited for, the rest
 //! goes to the next one.
 
-use super::{Leaving, Request, Shared, State, Status};
+use super::{Leaving, Shared, State, Status};
 use crate::{
     connection::Link,
     error::{Error, ErrorKind},
@@ -17,10 +17,8 @@ impl Shared {
         let link = registered.link;
         state.leaving = Some(Leaving { link, last_id, is_done: false });
         state.handed_over.push(registered.generation);
-        for (_, request) in state.requests.iter_mut().filter(|(id, _)| **id > last_id) {
-            if let Request::Call(pending) = request {
-                pending.is_sent = false;
-            }
+        for (_, pending) in state.requests.calls_mut().filter(|(id, _)| *id > last_id) {
+            pending.is_sent = false;
         }
         state.leave_if_done();
         drop(state);
@@ -43,9 +41,7 @@ impl State {
             return;
         };
         let last_id = leaving.last_id;
-        let is_open =
-            |(id, request): (&u64, &Request)| *id <= last_id && matches!(request, Request::Call(_));
-        if self.requests.iter().any(is_open) {
+        if self.requests.calls().any(|(id, _)| id <= last_id) {
             return;
         }
         leaving.is_done = true;

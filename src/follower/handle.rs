@@ -82,7 +82,7 @@ impl Shared {
         if !entry.topic.is_one {
             state.shared.remove(&(entry.topic.method, entry.topic.key.clone()));
         }
-        state.requests.remove(&entry.request);
+        state.requests.remove(entry.request);
         if let Some(registered) = state.link.as_ref().filter(|_| entry.request > 0) {
             let frame = Frame::new(entry.request, pb::Unsubscribe {}).in_order();
             let _ = registered.link.replay(frame, None);

@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, MutexGuard, Weak, atomic::Ordering},
+    task::Waker,
     time::Duration,
 };
 
@@ -33,12 +34,25 @@ use crate::{
 /// process, is dropped before it.
 pub(super) async fn run(
     shared: Arc<Shared>,
+    status: watch::Receiver<Status>,
+    dial: Box<dyn Dial>,
+    liveness: Option<Arc<Liveness>>,
+) {
+    let _shut = ShutOnDrop(&shared);
+    tokio::select! {
+        biased;
+        () = keep_registered(&shared, status, dial, liveness) => {}
+        () = shared.watch_deadlines() => {}
+    }
+}
+
+async fn keep_registered(
+    shared: &Arc<Shared>,
     mut status: watch::Receiver<Status>,
     mut dial: Box<dyn Dial>,
     liveness: Option<Arc<Liveness>>,
 ) {
-    let _shut = ShutOnDrop(&shared);
-    let channel = Follower::registration(&shared);
+    let channel = Follower::registration(shared);
     let mut backoff = Backoff::new(shared.options.reconnect);
     loop {
         let dialed = {
@@ -127,6 +141,10 @@ impl Shared {
             numbers: IdMap::default(),
             liveness,
             last_id: None,
+            results: Vec::new(),
+            wakers: Vec::new(),
+            values: Vec::new(),
+            of: 0,
             goodbye: None,
         };
         // Its limits hold on its links: what it may send must not close them.
@@ -167,32 +185,25 @@ impl Shared {
         for topic in topics {
             self.send_subscribe(&mut state, topic);
         }
-        let mut calls: Vec<u64> = state
-            .requests
-            .iter()
-            .filter(|(_, request)| matches!(request, Request::Call(_)))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut calls: Vec<u64> = state.requests.calls().map(|(id, _)| id).collect();
         calls.sort_unstable();
         let now = Instant::now();
         let mut refused = Vec::new();
         for id in calls {
-            let Some(Request::Call(pending)) = state.requests.get(&id) else { continue };
+            let Some(pending) = state.requests.call(id) else { continue };
             let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(&pending.args));
             if let Err(error) = fits {
-                refused.extend(state.requests.remove(&id).map(|request| (request, error)));
+                refused.push((id, error));
             } else if pending.deadline() > now {
                 let _ = link.replay(pending.frame(id, now), Some(id));
-            } else if pending.is_abandoned() {
-                state.requests.remove(&id);
+            } else if pending.is_abandoned {
+                state.requests.close(id);
             }
             // Else its caller is about to notice, and takes it off the table.
         }
         drop(state);
-        for (request, error) in refused {
-            if let Request::Call(pending) = request {
-                pending.answer(Err(error.into()));
-            }
+        for (id, error) in refused {
+            self.answer(id, Err(error.into()));
         }
         self.status.send_if_modified(|now| {
             let open = !matches!(now, Status::Closed);
@@ -212,8 +223,7 @@ impl Shared {
         if let Err(error) = registered.check_size(&args) {
             return self.note_replay_failure(key.0, &error);
         }
-        state.last_id += 1;
-        let id = state.last_id;
+        let id = state.requests.next_id();
         let timeout_ms = u32::try_from(self.options.call_timeout.as_millis()).unwrap_or(u32::MAX);
         let publish = pb::Publish { method: key.0 as u32, timeout_ms };
         let _ = registered.link.replay(Frame::with_payload(id, publish, args).in_order(), None);
@@ -235,10 +245,7 @@ impl Shared {
     /// published, so it is tried until it is taken or withdrawn.
     fn replay_later(self: &Arc<Self>, generation: u64, key: (usize, Bytes), failures: u32) {
         self.later(generation, failures, move |shared, state| {
-            let changes = |request: &Request| {
-                matches!(request, Request::Call(pending) if pending.concerns(&key))
-            };
-            if state.requests.values().any(changes) {
+            if state.requests.calls().any(|(_, pending)| pending.concerns(&key)) {
                 // It must not overtake what was asked for since.
                 shared.replay_later(generation, key, failures);
             } else {
@@ -273,17 +280,14 @@ impl Shared {
         state.link = None;
         let is_handed_over = state.leaving.take().is_some();
         let mut failed = Vec::new();
-        let requests = std::mem::take(&mut state.requests);
-        for (id, request) in requests {
-            match request {
-                Request::Call(mut pending) if pending.survives_link() => {
-                    pending.is_sent = false;
-                    state.requests.insert(id, Request::Call(pending));
-                }
-                Request::Call(pending) => failed.push(pending),
-                Request::Subscribe(_) | Request::Replay(..) => {}
+        for (id, pending) in state.requests.calls_mut() {
+            if pending.survives_link() {
+                pending.is_sent = false;
+            } else {
+                failed.push(id);
             }
         }
+        state.requests.link_is_lost();
         for entry in state.topics.values_mut() {
             entry.request = 0;
             if !is_handed_over {
@@ -292,13 +296,13 @@ impl Shared {
         }
         drop(state);
         self.note_down(Status::Down(Some(reason.clone())));
-        for pending in failed {
+        for id in failed {
             let lost = Error::new(
                 ErrorKind::LeaderLost,
                 "the leader was lost after the call was sent; it may have run. Mark the method \
                  idempotent to have it sent again",
             );
-            pending.answer(Err(lost.with_source(reason.clone()).into()));
+            self.answer(id, Err(lost.with_source(reason.clone()).into()));
         }
         is_handed_over
     }
@@ -315,32 +319,55 @@ struct LinkEnd<'a> {
     liveness: Option<&'a Liveness>,
     /// The last request that the leader takes, once it has said that it goes.
     last_id: Option<u64>,
+    /// Answers that arrived behind one another, and whom they wake.
+    results: Vec<(u64, pb::Result, Bytes)>,
+    wakers: Vec<Waker>,
+    /// Values of one topic that arrived behind one another.
+    values: Vec<(pb::Update, Bytes)>,
+    /// The number of their topic.
+    of: u64,
     /// Why the leader said that it goes.
     goodbye: Option<Error>,
 }
 
+/// So much of one topic at a time is a burst: a quarter of what is read at once, so that values which
+/// are kept where they were read keep no more than four times their own memory.
+const BURST: usize = 16 << 10;
+
 impl LinkEnd<'_> {
-    fn result(&self, id: u64, result: pb::Result, payload: Bytes) {
+    /// Hands on the answers that arrived, under one lock.
+    fn hand_on_results(&mut self) {
+        if self.results.is_empty() {
+            return;
+        }
+        let mut failed = Vec::new();
         let mut state = self.shared.lock();
-        let Some(request) = state.requests.remove(&id) else { return };
-        match request {
-            Request::Call(pending) => {
-                pending.note_publication(&mut state, result.error.is_none());
-                state.leave_if_done();
-                drop(state);
-                pending.answer(match result.error {
-                    Some(error) => Err(Failure::from(error)),
-                    None => Ok(payload),
-                });
-            }
-            Request::Replay(key, failures) => {
-                drop(state);
-                if let Some(error) = result.error {
-                    self.shared.note_replay_failure(key.0, &error.into());
-                    self.shared.replay_later(self.generation, key, failures + 1);
+        for (id, result, payload) in self.results.drain(..) {
+            let Some(pending) = state.requests.call(id) else {
+                if let Some(Request::Replay(key, failures)) = state.requests.remove(id)
+                    && let Some(error) = result.error
+                {
+                    failed.push((key, failures, error));
                 }
+                continue;
+            };
+            match pending.published(result.error.is_none()) {
+                Some((key, Some(args))) => drop(state.publications.insert(key, args)),
+                Some((key, None)) => drop(state.publications.remove(&key)),
+                None => {}
             }
-            Request::Subscribe(_) => {}
+            let reply = match result.error {
+                Some(error) => Err(Failure::from(error)),
+                None => Ok(payload),
+            };
+            self.wakers.extend(state.requests.answer(id, reply));
+        }
+        state.leave_if_done();
+        drop(state);
+        self.wakers.drain(..).for_each(Waker::wake);
+        for (key, failures, error) in failed {
+            self.shared.note_replay_failure(key.0, &error.into());
+            self.shared.replay_later(self.generation, key, failures + 1);
         }
     }
 
@@ -373,7 +400,7 @@ impl LinkEnd<'_> {
 
     fn subscribed(&mut self, id: u64, result: pb::SubscribeResult) {
         let mut state = self.shared.lock();
-        let Some(Request::Subscribe(topic)) = state.requests.remove(&id) else { return };
+        let Some(Request::Subscribe(topic)) = state.requests.remove(id) else { return };
         if let Some(refused) = result.refused {
             return self.refused(state, topic, &refused.into());
         }
@@ -404,6 +431,27 @@ impl LinkEnd<'_> {
         self.numbers.get(&number).into_iter().flatten().filter_map(Weak::upgrade)
     }
 
+    /// Hands the values that arrived to their topic, in one go.
+    fn hand_on_values(&mut self) {
+        if self.values.is_empty() {
+            return;
+        }
+        let len: usize = self.values.iter().map(|(_, value)| value.len()).sum();
+        let (generation, is_burst) = (self.generation, len >= BURST);
+        let mut values = std::mem::take(&mut self.values);
+        let mut topics = self.topics(self.of).peekable();
+        while let Some(topic) = topics.next() {
+            if topics.peek().is_some() {
+                topic.update(generation, values.iter().cloned(), is_burst);
+            } else {
+                topic.update(generation, values.drain(..), is_burst);
+            }
+        }
+        drop(topics);
+        values.clear();
+        self.values = values;
+    }
+
     fn delivered(&self, id: u64, deliver: &pb::Deliver, value: Bytes) {
         let state = self.shared.lock();
         let found = state.topics.values().find(|entry| entry.request == id);
@@ -422,12 +470,18 @@ impl LinkEnd<'_> {
 impl Endpoint for LinkEnd<'_> {
     fn on_packet(&mut self, packet: Packet) -> Result<()> {
         let Packet { id, body, payload } = packet;
+        // What is put together keeps its place among the others.
+        if self.of != id || !matches!(body, Some(Body::Update(_))) {
+            self.hand_on_values();
+        }
+        if !matches!(body, Some(Body::Result(_))) {
+            self.hand_on_results();
+        }
         match body {
-            Some(Body::Result(result)) => self.result(id, result, payload),
+            Some(Body::Result(result)) => self.results.push((id, result, payload)),
             Some(Body::Update(update)) => {
-                for topic in self.topics(id) {
-                    topic.update(self.generation, update, payload.clone());
-                }
+                self.of = id;
+                self.values.push((update, payload));
             }
             Some(Body::State(state)) => {
                 for topic in self.topics(id) {
@@ -454,11 +508,16 @@ impl Endpoint for LinkEnd<'_> {
         Ok(())
     }
 
+    fn on_all_taken(&mut self) {
+        self.hand_on_values();
+        self.hand_on_results();
+    }
+
     fn on_sent(&mut self, ids: impl Iterator<Item = u64>) {
         let mut state = self.shared.lock();
         let last_id = self.last_id.unwrap_or(u64::MAX);
         for id in ids.filter(|id| *id <= last_id) {
-            if let Some(Request::Call(pending)) = state.requests.get_mut(&id) {
+            if let Some(pending) = state.requests.call_mut(id) {
                 pending.is_sent = true;
             }
         }

@@ -10,12 +10,14 @@
 //! publications. One task ([`link`]) dials, registers, replays and drives, again and again.
 
 mod call;
+mod deadline;
 mod dial;
 mod hand_over;
 mod handle;
 mod link;
 mod liveness;
 mod reach;
+mod requests;
 mod topic;
 
 use std::{
@@ -29,12 +31,17 @@ use std::{
 use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::{
-    sync::{Semaphore, oneshot, watch},
+    runtime,
+    sync::{Notify, Semaphore, oneshot, watch},
     time::{Instant, timeout_at},
 };
 
 pub use self::topic::State as SubscriptionState;
-use self::{call::Request, reach::Reach};
+use self::{
+    call::Room,
+    reach::Reach,
+    requests::{Request, Requests},
+};
 pub(crate) use self::{
     dial::{Dial, DialError, Dialed, Dialing, Report, Stream, register, register_here},
     handle::TopicHandle,
@@ -111,7 +118,12 @@ struct Shared {
     owner: [u8; 16],
     state: Mutex<State>,
     reach: Arc<Reach>,
+    /// Permits for those who wait for room in `State::room`.
     in_flight: Semaphore,
+    /// A deadline lies before the one that is watched.
+    earlier_deadline: Notify,
+    /// The runtime that drives the links.
+    runtime: runtime::Id,
     status: watch::Sender<Status>,
     replay_failures: AtomicU64,
 }
@@ -132,8 +144,10 @@ enum Status {
 #[derive(Default)]
 struct State {
     link: Option<Registered>,
-    last_id: u64,
-    requests: IdMap<Request>,
+    requests: Requests,
+    room: Room,
+    /// The deadline that is watched: none of those who wait lies before it.
+    next_deadline: Option<Instant>,
     topics: IdMap<TopicEntry>,
     /// Topics that several subscribers of this process share.
     shared: HashMap<(usize, Bytes), u64>,
@@ -218,8 +232,13 @@ impl Follower {
         let shared = Arc::new(Shared {
             owner: handshake::random()?,
             reach: Arc::new(Reach::new(setup.options.stale_after)),
-            in_flight: Semaphore::new(setup.options.max_in_flight),
-            state: Mutex::default(),
+            in_flight: Semaphore::new(0),
+            earlier_deadline: Notify::new(),
+            runtime: runtime::Handle::current().id(),
+            state: Mutex::new(State {
+                room: Room::new(setup.options.max_in_flight),
+                ..State::default()
+            }),
             status: watch::Sender::new(Status::Down(None)),
             replay_failures: AtomicU64::new(0),
             channel: setup.channel,
@@ -346,8 +365,7 @@ impl Follower {
             }
             return TopicHandle { follower: Some(self.clone()), id: 0, topic };
         }
-        state.last_id += 1;
-        let id = state.last_id;
+        let id = state.requests.next_id();
         let entry = TopicEntry {
             topic: Arc::clone(&topic),
             subscribers: 1,
@@ -385,15 +403,13 @@ impl Shared {
             Status::Refused(error) => Some(error.clone()),
             Status::Closed => return None,
         };
-        let bound = self.options.max_in_flight;
-        let calls = bound.saturating_sub(self.in_flight.available_permits());
         let state = self.lock();
         Some(FollowerReport {
             channel: self.channel.clone(),
             trouble,
             subscriptions: state.topics.len(),
             publications: state.publications.len(),
-            calls,
+            calls: state.requests.calls().count(),
         })
     }
 
@@ -439,8 +455,7 @@ impl Shared {
         if let Err(error) = registered.check_size(&entry.topic.key) {
             return entry.topic.refused(self.name_error(entry.topic.method, error));
         }
-        state.last_id += 1;
-        let id = state.last_id;
+        let id = state.requests.next_id();
         entry.request = id;
         let has = entry.topic.has();
         let subscribe = pb::Subscribe {
@@ -470,15 +485,14 @@ impl Shared {
             let _ = link.replay(Frame::new(0, goodbye), None);
             link.finish(closed.clone());
         }
-        let requests = std::mem::take(&mut state.requests);
+        let calls: Vec<u64> = state.requests.calls().map(|(id, _)| id).collect();
+        state.requests.link_is_lost();
         let topics = std::mem::take(&mut state.topics);
         state.shared.clear();
         state.publications.clear();
         drop(state);
-        for (_, request) in requests {
-            if let Request::Call(pending) = request {
-                pending.answer(Err(closed.clone().into()));
-            }
+        for id in calls {
+            self.answer(id, Err(closed.clone().into()));
         }
         for (_, entry) in topics {
             entry.topic.close(closed.clone());

@@ -91,7 +91,7 @@ impl Session {
         Ok((index, spec))
     }
 
-    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: Bytes) {
+    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: Bytes, in_flight: usize) {
         let is_invoke = |kind| matches!(kind, MethodKind::Invoke { .. });
         let (method, spec) = match self.method(invoke.method, is_invoke) {
             Ok(found) => found,
@@ -100,7 +100,7 @@ impl Session {
         let deadline = deadline(self.arrived, invoke.timeout_ms, self.leader.options.call_timeout);
         let call = Call { method, args, deadline };
         let bound = self.leader.options.max_in_flight;
-        let busy = lock(&self.in_flight).len() >= bound;
+        let busy = in_flight >= bound;
         match spec.kind {
             MethodKind::Invoke { oneway: true, .. } => self.leader.start_oneway(call, &self.oneway),
             _ if busy => {
@@ -244,17 +244,21 @@ impl Endpoint for Session {
         if payload.len() > limit {
             return Err(Error::protocol(format!("a payload is over the limit of {limit} bytes")));
         }
-        let begins = matches!(body, Some(Body::Invoke(_) | Body::Subscribe(_)));
-        if begins && (self.requests.contains_key(&id) || lock(&self.in_flight).contains_key(&id)) {
-            // What the first one began could never be ended.
-            return Err(Error::protocol(format!("request {id} was begun twice")));
+        let mut in_flight = 0;
+        if matches!(body, Some(Body::Invoke(_) | Body::Subscribe(_))) {
+            let calls = lock(&self.in_flight);
+            if calls.contains_key(&id) || self.requests.contains_key(&id) {
+                // What the first one began could never be ended.
+                return Err(Error::protocol(format!("request {id} was begun twice")));
+            }
+            in_flight = calls.len();
         }
         self.notice_hand_over();
         if !body.as_ref().is_some_and(|body| self.takes(id, body)) {
             return Ok(());
         }
         match body {
-            Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload),
+            Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload, in_flight),
             Some(Body::Cancel(_)) => self.cancel(id),
             Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe, payload)?,
             Some(Body::Unsubscribe(_)) => self.unsubscribe(id),

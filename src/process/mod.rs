@@ -25,6 +25,8 @@
 //!   new one fails, the new ones are ended and the old ones go on.
 //! - **Change**: [`MasterHandle::scale`] changes the number of workers; [`Recycle`] replaces workers by
 //!   age or memory, the replacement being ready first.
+//! - **Jobs** (feature `schedule`): workers schedule them; the master has the table of jobs and runs,
+//!   decides what runs when and where, and nothing starts without its word. See `Worker::schedule`.
 //! - **Stop**: SIGTERM, SIGINT or SIGQUIT to the master. Workers first, then the agent: SIGTERM to
 //!   the process group, SIGKILL after `stop_timeout`. A second signal kills at once, in the same
 //!   order. When a process is gone, what is left of its group is killed.
@@ -46,6 +48,7 @@
 mod control;
 mod name;
 mod reason;
+mod times;
 
 mod output;
 
@@ -81,9 +84,9 @@ pub use self::{
     agent::Agent,
     joining::Joining,
     master::{
-        ClusterPhase, Death, DeathStatus, Liveness, Master, MasterBuilder, MasterEvent,
-        MasterHandle, ProcessState, ProcessStatus, Program, Recycle, ReloadStatus, Remedy, Status,
-        Unresponsive,
+        ChannelRole, ChannelStatus, ClusterPhase, Death, DeathStatus, Liveness, Master,
+        MasterBuilder, MasterEvent, MasterHandle, ProcessState, ProcessStatus, Program, Recycle,
+        ReloadStatus, Remedy, Status, Unresponsive,
     },
     messenger::{AwaitReceipt, Message, Messages, Messenger, Once, Peer, Peers, Receipt, Sent},
     name::{Exit, ProcessName},

@@ -49,7 +49,7 @@ pub(super) enum Head {
 }
 
 impl Head {
-    const SMALL: usize = LENGTH + hot::MAX_HEAD + 1;
+    const SMALL: usize = hot::MAX_HEAD;
 }
 
 impl AsRef<[u8]> for Head {
@@ -72,7 +72,7 @@ impl Frame {
         let body = body.into();
         let mut head = [0; hot::MAX_HEAD];
         if let Some(head_len) = hot::write(&mut head, id, &body, payload.len()) {
-            return Self::of_head(&head[..head_len], payload);
+            return Self::of_head(head, head_len, payload);
         }
         // The payload is the last field, so it is appended by hand and never passes through prost.
         let packet = Packet { id, body: Some(body), payload: Bytes::new() };
@@ -98,22 +98,15 @@ impl Frame {
     }
 
     /// A packet whose head is encoded already.
-    fn of_head(head: &[u8], payload: Bytes) -> Self {
-        // Of a packet that goes in parts the length is never written, so saturating is harmless.
-        let len = u32::try_from(head.len() + payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+    fn of_head(bytes: [u8; hot::MAX_HEAD], len: usize, payload: Bytes) -> Self {
         if (COPY..=INLINE).contains(&payload.len()) {
-            let mut whole = Vec::with_capacity(LENGTH + head.len() + payload.len());
-            for piece in [&len, head, &payload] {
-                whole.extend_from_slice(piece);
-            }
+            let mut whole = Vec::with_capacity(len + payload.len());
+            whole.extend_from_slice(&bytes[..len]);
+            whole.extend_from_slice(&payload);
             let head = Head::Heap(Bytes::from(whole));
             return Self { head, payload: Bytes::new(), keeps_order: false };
         }
-        let mut bytes = [0; Head::SMALL];
-        bytes[..LENGTH].copy_from_slice(&len);
-        bytes[LENGTH..LENGTH + head.len()].copy_from_slice(head);
-        let len = (LENGTH + head.len()) as u8;
-        Self { head: Head::Small { bytes, len }, payload, keeps_order: false }
+        Self { head: Head::Small { bytes, len: len as u8 }, payload, keeps_order: false }
     }
 
     /// Not to be written before large frames that were queued before it, as what speaks of them.

@@ -6,7 +6,10 @@
 
 use std::ops::Range;
 
-use super::pb::{self, packet::Body};
+use super::{
+    frame::LENGTH,
+    pb::{self, packet::Body},
+};
 
 /// Tags of the fields of `Packet`.
 const ID: u8 = 1 << 3;
@@ -19,10 +22,10 @@ const PAYLOAD: [u8; 2] = [250, 1];
 const FIRST: u8 = 1 << 3;
 const SECOND: u8 = 2 << 3;
 
-/// The most bytes of a packet before its payload: id, body, and the payload's tag and length.
-pub(super) const MAX_HEAD: usize = 11 + 2 + 13 + 7;
+/// The most bytes of a frame before its payload: length, id, body, and the payload's tag and length.
+pub(super) const MAX_HEAD: usize = LENGTH + 11 + 2 + 13 + 7;
 
-/// Writes a packet up to where its payload of this length starts. `None`: prost is to write it.
+/// Writes a frame up to where its payload of this length starts. `None`: prost is to write it.
 pub(super) fn write(
     out: &mut [u8; MAX_HEAD],
     id: u64,
@@ -35,7 +38,7 @@ pub(super) fn write(
         Body::Update(update) => (UPDATE, update.version, update.stale.into()),
         _ => return None,
     };
-    let mut out = Writer { out, at: 0 };
+    let mut out = Writer { out, at: LENGTH };
     out.field(ID, id);
     out.byte(tag);
     let len = out.at;
@@ -48,6 +51,9 @@ pub(super) fn write(
         out.byte(PAYLOAD[1]);
         out.varint(payload as u64);
     }
+    // Of a packet that goes in parts the length is never written, so saturating is harmless.
+    let len = u32::try_from(out.at - LENGTH + payload).unwrap_or(u32::MAX);
+    out.out[..LENGTH].copy_from_slice(&len.to_be_bytes());
     Some(out.at)
 }
 
@@ -195,7 +201,9 @@ mod tests {
             let mut head = [0; MAX_HEAD];
             let body = packet.body.as_ref().unwrap();
             let len = write(&mut head, packet.id, body, packet.payload.len()).unwrap();
-            let written = [&head[..len], &packet.payload].concat();
+            let (length, head) = head[..len].split_first_chunk().unwrap();
+            prop_assert_eq!(u32::from_be_bytes(*length) as usize, expected.len());
+            let written = [head, &packet.payload].concat();
             prop_assert_eq!(&written, &expected);
             let is_usual = packet.id > 0 && packet.id < 1 << 63;
             let is_read = check(&written)?;

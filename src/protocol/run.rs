@@ -37,9 +37,6 @@ pub(super) struct Run {
 impl Run {
     /// A run is not longer, so that what is urgent need not wait for the end of one.
     const MAX: usize = PART;
-
-    /// The memory that a link keeps while it is busy.
-    const KEPT: usize = 2 * Self::MAX;
 }
 
 impl Queue {
@@ -58,7 +55,7 @@ impl Queue {
             self.bytes += frame.packet_len();
             return self.items.push(Item::Frame(frame, mark));
         }
-        self.append(&frame.chunks(), mark);
+        self.append(frame.chunks(), mark);
     }
 
     /// Adds a packet with a payload that is most often short.
@@ -73,16 +70,13 @@ impl Queue {
         let mut head = [0; hot::MAX_HEAD];
         let is_short = payload.len() < COPY - hot::MAX_HEAD;
         match hot::write(&mut head, id, &body, payload.len()).filter(|_| is_short) {
-            Some(len) => {
-                let length = ((len + payload.len()) as u32).to_be_bytes();
-                self.append(&[&length, &head[..len], payload], mark);
-            }
+            Some(len) => self.append([&head[..len], payload], mark),
             None => self.push(Frame::with_payload(id, body, payload.clone()), mark),
         }
     }
 
-    fn append(&mut self, chunks: &[&[u8]], mark: Option<u64>) {
-        let len: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+    fn append(&mut self, chunks: [&[u8]; 2], mark: Option<u64>) {
+        let len = chunks[0].len() + chunks[1].len();
         let has_room = |run: &Run| run.bytes.len() + len <= Run::MAX;
         if !matches!(self.items.last(), Some(Item::Run(run)) if has_room(run)) {
             self.items.push(Item::Run(std::mem::take(&mut self.spare)));
@@ -91,21 +85,22 @@ impl Queue {
         if let Some(mark) = mark {
             run.marks.push((run.bytes.len(), mark));
         }
-        chunks.iter().for_each(|chunk| run.bytes.extend_from_slice(chunk));
+        run.bytes.extend_from_slice(chunks[0]);
+        run.bytes.extend_from_slice(chunks[1]);
         self.bytes += len;
     }
 
     /// Hands everything on.
     pub(crate) fn move_to(&mut self, batch: &mut Batch) {
-        self.bytes = 0;
+        let bytes = std::mem::take(&mut self.bytes);
         for item in self.items.drain(..) {
             batch.push_item(item);
         }
-        if let Some(run) = batch.take_spare()
-            && run.bytes.capacity() <= Run::KEPT
-        {
+        if let Some(run) = batch.take_spare() {
             self.spare = run;
         }
+        // What comes next is as much as what came last, mostly. Nothing has to be moved now.
+        self.spare.bytes.reserve(bytes.min(Run::MAX));
     }
 
     /// Forgets everything.

@@ -17,7 +17,8 @@ use crate::{
 };
 
 tests![
-    readiness_and_stop_are_told_in_order,
+    readiness_reload_and_stop_are_told_in_order,
+    a_reload_that_fails_is_over_too_and_says_why,
     the_watchdog_is_pinged_by_a_master_that_turns_and_by_no_other,
     a_start_that_fails_is_never_ready,
     a_socket_of_the_service_manager_is_taken_by_its_name,
@@ -74,14 +75,36 @@ impl Manager {
     }
 }
 
-fn readiness_and_stop_are_told_in_order() {
+fn readiness_reload_and_stop_are_told_in_order() {
     let home = Home::new("workers=2");
     let (mut manager, master) = Manager::start(&home, None);
     let ready = manager.wait("READY=1");
     assert!(ready.lines().any(|line| line.starts_with("STATUS=running")), "{ready}");
+    // As systemd does for `systemctl reload`.
+    send(master.id(), Signal::HUP);
+    let reloading = manager.wait("RELOADING=1");
+    let time = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    let time: u64 = time.unwrap().parse().unwrap();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    assert!(time > 0 && time <= now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000);
+    manager.wait("READY=1");
     home.ok("stop --title one");
     assert_eq!(finish(master).code, Some(0));
-    assert_eq!(manager.states(), ["READY=1", "STOPPING=1"]);
+    assert_eq!(manager.states(), ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]);
+}
+
+fn a_reload_that_fails_is_over_too_and_says_why() {
+    let home = Home::new("workers=1 worker_next=fail");
+    let (mut manager, master) = Manager::start(&home, None);
+    manager.wait("READY=1");
+    assert_eq!(home.run("reload --title one").code, Some(1));
+    manager.wait("RELOADING=1");
+    let over = manager.wait("READY=1");
+    let status = over.lines().find(|line| line.starts_with("STATUS=")).unwrap();
+    assert!(status.contains("no upstream for the fixture"), "{over}");
+    assert_eq!(over.lines().count(), 2, "no line of a log is a message of its own: {over}");
+    home.ok("stop --title one");
+    assert_eq!(finish(master).code, Some(0));
 }
 
 fn the_watchdog_is_pinged_by_a_master_that_turns_and_by_no_other() {
@@ -112,10 +135,13 @@ fn a_start_that_fails_is_never_ready() {
 fn a_socket_of_the_service_manager_is_taken_by_its_name() {
     let home = Home::new("workers=1 listen=http@127.0.0.1:0");
     let mut master = activate(&home, "http");
+    let stdout = master.stdout.as_mut().unwrap();
+    let (mut line, mut byte) = (String::new(), [0]);
     // Unbuffered, so that the rest stays for later.
-    let stdout = master.stdout.as_mut().unwrap().bytes();
-    let port: Vec<u8> = stdout.map(Result::unwrap).take_while(|byte| *byte != b'\n').collect();
-    let port: u16 = String::from_utf8(port).unwrap().parse().unwrap();
+    while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.push(char::from(byte[0]));
+    }
+    let port: u16 = line.parse().unwrap();
     // It waits in the backlog until a worker is there.
     let mut pid = String::new();
     TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut pid).unwrap();
@@ -145,7 +171,8 @@ const ACTIVATE: &str = "
 import os, socket, sys
 listener = socket.create_server(('127.0.0.1', 0))
 print(listener.getsockname()[1], flush=True)
-os.dup2(listener.fileno(), 3, inheritable=True)
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES=sys.argv[1], LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])
 ";

@@ -1,15 +1,19 @@
-//! The examples whose processes send each other messages, run as a newcomer runs them.
+//! Examples, run as a newcomer runs them: those whose processes send each other messages, and the
+//! one that serves HTTP.
 
 use std::process::{Command, Stdio};
 
 #[path = "../../examples/announce.rs"]
 pub(crate) mod announce;
+#[path = "../../examples/http.rs"]
+pub(crate) mod http;
 #[path = "../../examples/shared_cache.rs"]
 pub(crate) mod shared_cache;
 
 crate::tests![
     each_worker_announces_itself_and_one_of_them_does_the_work,
     all_caches_have_what_one_changed_and_a_replacement_too,
+    no_request_is_lost_while_all_workers_are_replaced,
 ];
 
 /// The example that this binary is to be, where it is one.
@@ -52,4 +56,12 @@ fn all_caches_have_what_one_changed_and_a_replacement_too() {
     ];
     let positions = steps.map(|step| said.find(step).unwrap_or_else(|| panic!("{step}: {said}")));
     assert!(positions.is_sorted(), "{said}");
+}
+
+fn no_request_is_lost_while_all_workers_are_replaced() {
+    let said = run("http");
+    let answers: Vec<&str> = said.lines().filter(|line| line.contains(" answers of ")).collect();
+    // Two workers, and the two that replaced them.
+    assert_eq!(answers.len(), 4, "{said}");
+    assert!(said.contains("none lost while all workers were replaced"), "{said}");
 }

@@ -1,8 +1,9 @@
 //! The program under test: a cluster whose processes behave as the arguments say.
 //!
 //! Keys of the master: `workers`, `ready_ms`, `stop_ms`, `backoff_ms` (first pause), `healthy_ms`,
-//! `crash_loop`, `recycle_ms`, `asks=PATH` (see `fixture_ask.rs`), `program`,
-//! `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run` (`run().await` in place of `main()`).
+//! `crash_loop`, `recycle_ms`, `program`, `asks=PATH` (see `fixture_ask.rs`),
+//! `observer=fail|panic|stop` when the cluster is ready, `observer=abort|exit:CODE` at once, `run`
+//! (`run().await` in place of `run_blocking()`).
 //!
 //! Behaviours of `agent=…`, `worker=…` (all workers), `worker0=…` (that one), `agent_next=…`,
 //! `worker_next=…` (replacements alone):
@@ -16,7 +17,8 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs` and `fixture_listen.rs`.
+//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs`, `fixture_ledger.rs` and
+//! `fixture_listen.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -36,7 +38,7 @@ use cluster_client::{
     Options, Recycle, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_ask, fixture_health, fixture_jobs, fixture_listen, talk};
+use crate::{fixture_ask, fixture_health, fixture_jobs, fixture_ledger, fixture_listen, talk};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -304,6 +306,7 @@ async fn agent(agent: Agent) -> Result<()> {
         agent.cluster_ready().await;
     }
     share("agent", &behaviour, agent.cluster(())).await?;
+    fixture_ledger::agent(&agent, &keys, &behaviour).await?;
     agent.ready().await?;
     say("agent", "ready");
     let waits = agent.clone();
@@ -335,6 +338,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     }
     share(&name, &behaviour, worker.cluster()).await?;
     fixture_listen::serve(&worker, &keys, &behaviour)?;
+    let calls = fixture_ledger::worker(&worker, &name, &behaviour).await?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");
@@ -348,6 +352,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     }
     after_ready(&name, &behaviour).await;
     worker.shutdown().await;
+    calls.end(&name).await?;
     finish(&name, &behaviour).await;
     Ok(fixture_health::end(&behaviour)?)
 }

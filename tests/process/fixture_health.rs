@@ -1,19 +1,20 @@
 //! What the fixture can do about liveness, panics, orphans and programs of another kind.
 //!
 //! Keys of the master: `frozen_ms`, `blocked_ms` (limits), `remedy=report|replace` (for both),
-//! `spare` (who is debugged), `liveness=off`; `on_panic=report` (workers); `agent_program`, `worker_program` (`python` runs
+//! `spare` (who is debugged), `liveness=off`; `on_panic=report` (workers);
+//! `recycle_mib` (limit of memory); `agent_program`, `worker_program` (`python` runs
 //! `foreign.py` with the behaviour after it, as `python:die`; anything else is a path, with
 //! `program_args=A,B`), `ready_after_ms`.
 //!
 //! Behaviours after ready: `block:MS` blocks the whole runtime for that long, `compute` keeps it
-//! busy and yields, `panics:N` has N tasks panic, `thread_panic` and `caught_panic` one that is no
+//! busy and yields, `grow:MIB` takes memory, `panics:N` has N tasks panic, `thread_panic` and `caught_panic` one that is no
 //! task's, `daemon` starts one that leaves the group and the session and has another parent by then,
 //! `stubborn_daemon` one that ignores SIGTERM too; `exit:CODE`, `abort` and `panic_later` end it.
 //! After the stop: `end_fails` and `end_panics`.
 
 use std::{process::Command, thread, time::Duration};
 
-use cluster_client::{Error, ErrorKind, Liveness, MasterBuilder, Program, Remedy, Result};
+use cluster_client::{Error, ErrorKind, Liveness, MasterBuilder, Program, Recycle, Remedy, Result};
 
 use crate::fixture::{Keys, millis_of, say};
 
@@ -39,6 +40,10 @@ pub(crate) fn describe(mut cluster: MasterBuilder, keys: &Keys) -> MasterBuilder
     }
     if let Some(program) = keys.get("worker_program") {
         cluster = cluster.worker_command(foreign(program, keys));
+    }
+    if let Some(mib) = keys.get("recycle_mib") {
+        let rss = mib.parse::<u64>().unwrap() * 1024 * 1024;
+        cluster = cluster.recycle(Recycle::default().rss(rss));
     }
     if keys.get("on_panic").is_some_and(|remedy| remedy == "report") {
         cluster = cluster.on_worker_panic(Remedy::Report);
@@ -101,6 +106,10 @@ pub(crate) async fn after_ready(name: &str, behaviour: &str) {
         ("caught_panic", _) => {
             std::panic::catch_unwind(|| panic!("the function catches its own")).unwrap_err();
             say(name, "caught its panic");
+        }
+        ("grow", mib) => {
+            let mib: usize = mib.parse().unwrap();
+            std::mem::forget(std::hint::black_box(vec![1_u8; mib * 1024 * 1024]));
         }
         ("exit", code) => std::process::exit(code.parse().unwrap()),
         ("abort", _) => std::process::abort(),

@@ -18,6 +18,7 @@ import time
 VERSION = 2
 # Numbers of the bodies in Control.
 WELCOME, TAKEN, READY, CLUSTER_READY, ENDED, PING, PONG, PANICKED = range(1, 9)
+STANDBY, LEAD, RETIRE = range(10, 13)
 SEND, DELIVER, DELIVERED, RECEIPT = range(13, 17)
 TO_ALL = 1
 TAKEN_HERE, UNHANDLED = 1, 2
@@ -149,10 +150,19 @@ def main():
     if "http" in welcome["listeners"]:
         listener = socket.socket(fileno=link.descriptors[welcome["listeners"].index("http")])
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
+    if name == "agent" and not welcome.get(8):
+        # Another agent lives, and this one may neither accept nor connect.
+        say(name, "stands by")
+        link.send(STANDBY)
+        while link.receive()[0] != LEAD:
+            pass
     link.send(READY)
     say(name, "ready")
     while True:
         number, body = link.receive()
+        if number == RETIRE:
+            # Nothing was accepted, and so there is nothing to hand over.
+            stop()
         if number == CLUSTER_READY:
             say(name, "cluster-ready")
         if number == CLUSTER_READY and behaviour == "talks":

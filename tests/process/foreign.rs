@@ -13,6 +13,7 @@ crate::tests![
     one_that_is_never_ready_ends_the_start,
     one_that_answers_pings_is_judged_and_others_are_not,
     one_that_tells_of_an_exception_is_treated_as_one_that_panicked,
+    a_reload_replaces_them_in_order,
     a_master_that_is_killed_takes_them_along,
     one_that_knows_nothing_of_the_link_is_ready_when_it_has_lived,
     one_that_knows_nothing_and_dies_is_not_ready,
@@ -100,13 +101,13 @@ fn one_that_is_never_ready_ends_the_start() {
 fn one_that_answers_pings_is_judged_and_others_are_not() {
     // The agent says that it answers, and does not.
     let arguments = "workers=1 agent_program=python: worker_program=python:pings \
-                     frozen_ms=1500 blocked_ms=1500 remedy=report";
+                     frozen_ms=6000 blocked_ms=6000 remedy=report";
     let mut cluster = Cluster::ready(arguments);
     cluster.find("answered three pings");
     let cluster = stop(cluster);
     assert_eq!(cluster.count(" unresponsive "), 0, "{:#?}", cluster.said);
 
-    let arguments = "workers=1 worker_program=python:frozen frozen_ms=1500 remedy=replace \
+    let arguments = "workers=1 worker_program=python:frozen frozen_ms=3000 remedy=replace \
                      backoff_ms=50";
     let mut cluster = Cluster::ready(arguments);
     let pid = cluster.pid("worker-0");
@@ -129,6 +130,26 @@ fn one_that_tells_of_an_exception_is_treated_as_one_that_panicked() {
     cluster.find(&format!(" panicked worker 0 {pid} 1 an exception of Python"));
     until("it is replaced", || !is_alive(pid));
     stop(cluster);
+}
+
+fn a_reload_replaces_them_in_order() {
+    let programs = "agent_program=python: worker_program=python:pings";
+    let (cluster, asks) = Cluster::asked(&format!("workers=2 {programs}"));
+    let pids = || {
+        let all = [asks.processes("agent"), asks.processes("worker")].concat();
+        all.into_iter().map(|(pid, _)| pid.unwrap()).collect::<Vec<u32>>()
+    };
+    let old = pids();
+    assert_eq!(asks.ask("reload"), "ok");
+    let new = pids();
+    assert_eq!((old.len(), new.len()), (3, 3));
+    assert!(old.iter().all(|pid| !is_alive(*pid) && !new.contains(pid)));
+    let cluster = stop(cluster);
+    assert_eq!(cluster.count(" died "), 0);
+    let shut_down = cluster.position(&format!("^agent {} shuts down", old[0]));
+    assert!(cluster.position(&format!("^agent {} stands by", new[0])) < shut_down);
+    assert!(shut_down < cluster.position(&format!("^agent {} ready", new[0])));
+    assert_eq!(cluster.count("shuts down"), 6);
 }
 
 fn a_master_that_is_killed_takes_them_along() {

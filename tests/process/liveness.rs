@@ -28,7 +28,7 @@ fn stop(mut cluster: Cluster) -> Cluster {
 }
 
 fn frozen_processes_of_both_roles_are_noticed_and_replaced() {
-    let mut cluster = Cluster::ready("workers=2 frozen_ms=1500 remedy=replace backoff_ms=50");
+    let mut cluster = Cluster::ready("workers=2 frozen_ms=3000 remedy=replace backoff_ms=50");
     let others = cluster.pid("worker-1");
     for (process, name) in [("worker 0", "worker-0"), ("agent", "agent")] {
         let pid = cluster.pid(name);
@@ -49,7 +49,7 @@ fn blocked_runtimes_of_both_roles_are_noticed_and_replaced() {
     for (process, key) in [("worker 0", "worker"), ("agent", "agent")] {
         for runtime in ["", "run"] {
             let mut cluster = Cluster::ready(&format!(
-                "workers=1 {key}=busy {key}_next=none blocked_ms=1500 remedy=replace \
+                "workers=1 {key}=busy {key}_next=none blocked_ms=3000 remedy=replace \
                  stop_ms=300 backoff_ms=50 {runtime}"
             ));
             cluster.wait(&format!(" unresponsive {process} "));
@@ -78,7 +78,7 @@ fn until_ready_twice(cluster: &mut Cluster, process: &str) {
 }
 
 fn who_is_only_reported_is_left_alone_and_said_to_answer_again() {
-    let mut cluster = Cluster::ready("workers=1 frozen_ms=1000 remedy=report");
+    let mut cluster = Cluster::ready("workers=1 frozen_ms=3000 remedy=report");
     let pid = cluster.pid("worker-0");
     for _ in 0..2 {
         freeze(pid);
@@ -92,7 +92,7 @@ fn who_is_only_reported_is_left_alone_and_said_to_answer_again() {
 }
 
 fn a_runtime_that_goes_on_after_a_block_answers_again() {
-    let arguments = "workers=1 worker=block:4000 blocked_ms=1000 remedy=report";
+    let arguments = "workers=1 worker=block:8000 blocked_ms=3000 remedy=report";
     let mut cluster = Cluster::ready(arguments);
     cluster.find(" unresponsive worker 0 ");
     cluster.find(" responsive worker 0 ");
@@ -103,7 +103,7 @@ fn a_runtime_that_goes_on_after_a_block_answers_again() {
 }
 
 fn one_that_is_debugged_is_spared_when_told_so() {
-    let arguments = "workers=1 frozen_ms=1000 blocked_ms=1000 remedy=replace spare";
+    let arguments = "workers=1 frozen_ms=3000 blocked_ms=3000 remedy=replace spare";
     let mut cluster = Cluster::ready(arguments);
     for (process, name) in [("worker 0", "worker-0"), ("agent", "agent")] {
         let pid = cluster.pid(name);
@@ -111,7 +111,7 @@ fn one_that_is_debugged_is_spared_when_told_so() {
         cluster.wait(&format!(" unresponsive {process} {pid} frozen Report"));
         // It is looked at again after the limit, and spared again.
         let begin = Instant::now();
-        until("some more limits have passed", || begin.elapsed() > Duration::from_millis(2500));
+        until("some more limits have passed", || begin.elapsed() > Duration::from_millis(4500));
         assert!(is_alive(pid));
         send(pid, Signal::CONT);
         cluster.wait(&format!(" responsive {process} {pid}"));
@@ -122,12 +122,12 @@ fn one_that_is_debugged_is_spared_when_told_so() {
 }
 
 fn a_master_that_was_stopped_takes_nobody_for_frozen() {
-    let arguments = "workers=2 frozen_ms=3000 blocked_ms=3000 remedy=replace";
+    let arguments = "workers=2 frozen_ms=4000 blocked_ms=4000 remedy=replace";
     let cluster = Cluster::ready(arguments);
     for _ in 0..2 {
         freeze(cluster.master());
         let begin = Instant::now();
-        until("the limit has passed", || begin.elapsed() > Duration::from_millis(3500));
+        until("the limit has passed", || begin.elapsed() > Duration::from_millis(4500));
         cluster.signal(Signal::CONT);
         let begin = Instant::now();
         until("pings were answered", || begin.elapsed() > Duration::from_millis(1500));
@@ -139,10 +139,10 @@ fn a_master_that_was_stopped_takes_nobody_for_frozen() {
 
 fn those_who_compute_but_yield_answer_in_time() {
     let arguments =
-        "workers=2 worker=compute agent=compute frozen_ms=6000 blocked_ms=6000 remedy=replace";
+        "workers=2 worker=compute agent=compute frozen_ms=9000 blocked_ms=9000 remedy=replace";
     let cluster = Cluster::ready(arguments);
     let begin = Instant::now();
-    until("the limit has passed", || begin.elapsed() > Duration::from_millis(8000));
+    until("the limit has passed", || begin.elapsed() > Duration::from_millis(11_000));
     let cluster = stop(cluster);
     assert_eq!(cluster.count(" unresponsive "), 0, "{:#?}", cluster.said);
 }
@@ -159,7 +159,7 @@ fn without_pings_nobody_is_judged() {
 }
 
 fn with_the_process_go_those_in_its_group() {
-    let arguments = "workers=1 worker=family worker_next=none frozen_ms=1500 remedy=replace \
+    let arguments = "workers=1 worker=family worker_next=none frozen_ms=3000 remedy=replace \
                      backoff_ms=50";
     let mut cluster = Cluster::start(arguments);
     let mut family = Vec::new();

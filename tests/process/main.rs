@@ -13,6 +13,8 @@ mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
 #[cfg(target_os = "linux")]
+mod cli_status;
+#[cfg(target_os = "linux")]
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
@@ -28,9 +30,13 @@ mod fixture_health;
 #[cfg(target_os = "linux")]
 mod fixture_jobs;
 #[cfg(target_os = "linux")]
+mod fixture_ledger;
+#[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
 mod foreign;
+#[cfg(target_os = "linux")]
+mod hand_over;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -41,6 +47,8 @@ mod listen;
 mod liveness;
 #[cfg(target_os = "linux")]
 mod loss;
+#[cfg(target_os = "linux")]
+mod measures;
 #[cfg(target_os = "linux")]
 mod messenger;
 #[cfg(target_os = "linux")]
@@ -73,6 +81,7 @@ fn main() -> std::process::ExitCode {
     // Arguments would be the example's own, so it is chosen by the environment.
     match std::env::var(examples::VARIABLE).as_deref() {
         Ok("announce") => return examples::announce::main(),
+        Ok("http") => return examples::http::main(),
         Ok("shared_cache") => return examples::shared_cache::main(),
         _ => {}
     }
@@ -99,6 +108,7 @@ fn main() -> std::process::ExitCode {
         identity::TESTS,
         cli_start::TESTS,
         cli_stop::TESTS,
+        cli_status::TESTS,
         cli_logs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
@@ -109,7 +119,9 @@ fn main() -> std::process::ExitCode {
         foreign::TESTS,
         jobs::TESTS,
         listen::TESTS,
+        hand_over::TESTS,
         endings::TESTS,
+        measures::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();

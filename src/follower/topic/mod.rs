@@ -207,14 +207,45 @@ impl Topic {
         }
     }
 
-    /// A value of the leader, on the link of this generation.
-    pub(super) fn update(&self, generation: u64, update: pb::Update, payload: Bytes) {
-        let version = update.version;
+    /// Values of the leader that arrived together, on the link of this generation. In a burst, which
+    /// is much of what was read at once, they are kept where they were read.
+    pub(super) fn update(
+        &self,
+        generation: u64,
+        values: impl Iterator<Item = (pb::Update, Bytes)>,
+        is_burst: bool,
+    ) {
         let mut inner = self.lock();
+        let before = inner.last_seq;
+        let mut values = values.peekable();
+        let mut is_changed = false;
+        while let Some((update, payload)) = values.next() {
+            // The last of them may be kept for long.
+            let is_brief = is_burst && values.peek().is_some();
+            is_changed |= self.take(&mut inner, generation, update, payload, is_brief);
+        }
+        if inner.last_seq != before {
+            self.show_newest(&inner);
+        }
+        if is_changed {
+            inner.wake();
+        }
+    }
+
+    /// Takes one value. Whether subscribers have something to see.
+    fn take(
+        &self,
+        inner: &mut Inner,
+        generation: u64,
+        update: pb::Update,
+        payload: Bytes,
+        is_brief: bool,
+    ) -> bool {
+        let version = update.version;
         let before = inner.has.version;
         if version <= before && before > 0 {
             // Sent for another subscription of this process to the same topic.
-            return;
+            return false;
         }
         // Within an epoch another version is another value, or one that came back after others that
         // were skipped.
@@ -229,11 +260,12 @@ impl Topic {
         if !is_same {
             // Of a new epoch it is not known how many there were.
             inner.total += if is_first { 1 } else { version - before };
-            self.keep(&mut inner, payload, OnceLock::new());
-        } else if was_live {
-            return;
+            // A small value is a slice of a large read buffer, which it would keep from being freed.
+            let is_copied = !is_brief && payload.len() <= crate::protocol::PART;
+            let bytes = if is_copied { Bytes::copy_from_slice(&payload) } else { payload };
+            self.keep(inner, bytes, OnceLock::new());
         }
-        inner.wake();
+        !was_live
     }
 
     /// A value that never was encoded, as in a fake.
@@ -242,25 +274,23 @@ impl Topic {
         inner.told = (self.reach.generation(), Told::Live);
         inner.total += 1;
         self.keep(&mut inner, Bytes::new(), OnceLock::from(Ok(value)));
+        self.show_newest(&inner);
         inner.wake();
     }
 
-    fn keep(&self, inner: &mut Inner, payload: Bytes, decoded: OnceLock<Result<Decoded, Error>>) {
+    fn keep(&self, inner: &mut Inner, bytes: Bytes, decoded: OnceLock<Result<Decoded, Error>>) {
         inner.last_seq += 1;
-        // A small value is a slice of a large read buffer, which it would keep from being freed.
-        let bytes = if payload.len() <= crate::protocol::PART {
-            Bytes::copy_from_slice(&payload)
-        } else {
-            payload
-        };
         inner.ring_bytes += bytes.len();
         let entry = Arc::new(Entry { seq: inner.last_seq, total: inner.total, bytes, decoded });
-        self.newest.store(Some(Arc::clone(&entry)));
         let waiting = inner.subscribers;
         inner.ring.push_back(Kept { entry, waiting });
         let (values, bytes) = self.bounds;
         inner.shrink(|inner| inner.ring.len() > values || inner.ring_bytes > bytes);
         inner.shrink(Inner::is_front_taken);
+    }
+
+    fn show_newest(&self, inner: &Inner) {
+        self.newest.store(inner.ring.back().map(|newest| Arc::clone(&newest.entry)));
     }
 
     /// A change of state that brings no value.

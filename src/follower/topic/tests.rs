@@ -22,7 +22,7 @@ fn topic() -> Topic {
 }
 
 /// The values that come next, each with how many were missed before it.
-fn values(topic: &Topic, cursor: &mut Cursor) -> Vec<u64> {
+fn values_of(topic: &Topic, cursor: &mut Cursor) -> Vec<u64> {
     let mut missed_before = Vec::new();
     let mut cx = Context::from_waker(noop_waker_ref());
     while let Poll::Ready(event) = topic.poll_event(cursor, &mut cx) {
@@ -33,6 +33,11 @@ fn values(topic: &Topic, cursor: &mut Cursor) -> Vec<u64> {
     missed_before
 }
 
+fn update(topic: &Topic, update: pb::Update, value: &'static [u8]) {
+    let value = (update, Bytes::from_static(value));
+    topic.update(GENERATION, std::iter::once(value), false);
+}
+
 fn version(version: u64) -> pb::Update {
     pb::Update { version, stale: false }
 }
@@ -41,22 +46,22 @@ fn version(version: u64) -> pb::Update {
 fn a_value_that_came_back_after_others_that_were_skipped_is_told_with_their_number() {
     let topic = topic();
     let mut cursor = topic.cursor();
-    topic.update(GENERATION, version(1), Bytes::from_static(b"a"));
-    topic.update(GENERATION, version(4), Bytes::from_static(b"a"));
-    assert_eq!(values(&topic, &mut cursor), [0, 2]);
+    update(&topic, version(1), b"a");
+    update(&topic, version(4), b"a");
+    assert_eq!(values_of(&topic, &mut cursor), [0, 2]);
 }
 
 #[test]
 fn an_equal_value_of_a_new_epoch_wakes_nobody() {
     let topic = topic();
     let mut cursor = topic.cursor();
-    topic.update(GENERATION, version(5), Bytes::from_static(b"a"));
-    assert_eq!(values(&topic, &mut cursor), [0]);
+    update(&topic, version(5), b"a");
+    assert_eq!(values_of(&topic, &mut cursor), [0]);
     topic.accepted(8, 1);
-    topic.update(GENERATION, version(1), Bytes::from_static(b"a"));
-    assert_eq!(values(&topic, &mut cursor), [0; 0]);
-    topic.update(GENERATION, version(2), Bytes::from_static(b"b"));
-    assert_eq!(values(&topic, &mut cursor), [0]);
+    update(&topic, version(1), b"a");
+    assert_eq!(values_of(&topic, &mut cursor), [0; 0]);
+    update(&topic, version(2), b"b");
+    assert_eq!(values_of(&topic, &mut cursor), [0]);
 }
 
 #[test]
@@ -64,9 +69,21 @@ fn a_value_that_is_stale_does_not_look_live() {
     let topic = topic();
     let mut cursor = topic.cursor();
     let stale = pb::Update { version: 1, stale: true };
-    topic.update(GENERATION, stale, Bytes::from_static(b"a"));
-    assert_eq!(values(&topic, &mut cursor), [0]);
+    update(&topic, stale, b"a");
+    assert_eq!(values_of(&topic, &mut cursor), [0]);
     assert!(!matches!(topic.state(), super::State::Live), "{:?}", topic.state());
-    topic.update(GENERATION, version(2), Bytes::from_static(b"b"));
+    update(&topic, version(2), b"b");
     assert!(matches!(topic.state(), super::State::Live));
+}
+
+#[test]
+fn values_that_arrive_together_are_shown_as_if_they_came_one_by_one() {
+    let topic = topic();
+    let mut cursor = topic.cursor();
+    let read = Bytes::from_static(b"abcdef");
+    let values = [1, 2, 2, 5, 6].into_iter().zip(0..);
+    let values = values.map(|(number, at)| (version(number), read.slice(at..at + 1)));
+    topic.update(GENERATION, values, true);
+    assert_eq!(topic.newest().unwrap().bytes, b"e"[..]);
+    assert_eq!(values_of(&topic, &mut cursor), [0, 0, 2, 0]);
 }

@@ -23,10 +23,14 @@ use tokio::{
 
 use super::{
     daemon::{Launcher, Teller},
+    status::Report,
     systemd::Manager,
     wire::{Answer, Ask, LogPaths, MAX_REQUEST, Reply, Request, Stopping, VERSION, WORKING, line},
 };
-use crate::process::{MasterEvent, MasterHandle, name::ProcessName};
+use crate::{
+    error::Result,
+    process::{MasterEvent, MasterHandle, name::ProcessName},
+};
 
 /// Most connections that are served at once; others wait.
 const CONNECTIONS: usize = 16;
@@ -205,7 +209,9 @@ async fn serve(mut stream: UnixStream, master: MasterHandle, about: &About) -> i
 }
 
 /// Reads a request. The inner error is for the client.
-async fn request(stream: impl tokio::io::AsyncRead + Unpin) -> io::Result<Result<Ask, String>> {
+async fn request(
+    stream: impl tokio::io::AsyncRead + Unpin,
+) -> io::Result<std::result::Result<Ask, String>> {
     let mut text = Vec::new();
     let mut reader = BufReader::new(stream.take(MAX_REQUEST));
     reader.read_until(b'\n', &mut text).await?;
@@ -236,15 +242,18 @@ async fn reply(
 
 async fn answer(ask: Ask, master: MasterHandle, about: &About) -> Answer {
     match ask {
-        Ask::Status => done(&()),
+        Ask::Status => match report(&master, about).await {
+            Ok(report) => done(&report),
+            Err(error) => Answer::Failed { error: error.to_string() },
+        },
         Ask::Stop => {
             tracing::info!("asked to stop over the control socket");
             master.stop();
             let limit_ms = u64::try_from(about.stop_limit.as_millis()).unwrap_or(u64::MAX);
             done(&Stopping { limit_ms })
         }
-        Ask::Reload => done(&()),
-        Ask::Scale { .. } => done(&()),
+        Ask::Reload => outcome(master.reload().await),
+        Ask::Scale { workers } => outcome(master.scale(workers).await),
         #[cfg(feature = "schedule")]
         Ask::RunJob { name } => match master.run_job(name).await {
             Ok(outcome) if outcome.is_success() => done(&()),
@@ -252,6 +261,22 @@ async fn answer(ask: Ask, master: MasterHandle, about: &About) -> Answer {
             Err(error) => Answer::Failed { error: error.to_string() },
         },
         Ask::Logs => done(&about.logs),
+    }
+}
+
+async fn report(master: &MasterHandle, about: &About) -> Result<Report> {
+    Ok(Report {
+        title: about.title.clone(),
+        running: true,
+        logs: about.logs.clone(),
+        status: master.status().await?,
+    })
+}
+
+fn outcome(outcome: Result<()>) -> Answer {
+    match outcome {
+        Ok(()) => done(&()),
+        Err(error) => Answer::Failed { error: error.message().to_owned() },
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::FlockOperation;
@@ -93,23 +93,28 @@ impl Instance {
     ///
     /// Another process is that already, with its pid; or the directory is not this user's alone.
     pub(super) fn lock(&self) -> Result<Lock> {
-        for _ in 0..LOCK_TRIES {
-            match self.try_lock() {
-                Ok(Some(lock)) => return Ok(lock),
+        let begin = Instant::now();
+        loop {
+            let why = match self.try_lock()? {
+                Try::Locked(lock) => return Ok(lock),
                 // Somebody who ends removed the directory meanwhile.
-                Ok(None) => {}
-                Err(error) => return Err(error),
+                Try::Gone => Error::config(format!("{} comes and goes", self.path[2].display())),
+                // A process that is killed lets go of its files shortly after it looks dead.
+                Try::Held(file) => self.runs_already(file),
+            };
+            if begin.elapsed() > LOCK_PATIENCE {
+                return Err(why);
             }
+            thread::sleep(Duration::from_millis(5));
         }
-        Err(Error::new(ErrorKind::Io, format!("{} comes and goes", self.path[2].display())))
     }
 
-    fn try_lock(&self) -> Result<Option<Lock>> {
+    fn try_lock(&self) -> Result<Try> {
         let [base, below @ ..] = &self.path;
         runtime_dir::own(base)?;
         for directory in below {
             match runtime_dir::own(directory) {
-                Err(_) if !directory.exists() => return Ok(None),
+                Err(_) if !directory.exists() => return Ok(Try::Gone),
                 other => other?,
             }
         }
@@ -120,18 +125,18 @@ impl Instance {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = match options.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Try::Gone),
             opened => opened.map_err(failed)?,
         };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(self.runs_already(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Try::Held(file)),
             Err(error) => return Err(failed(error.into())),
         }
         let ours = file.metadata().map_err(failed)?;
         let is_there = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (ours.dev(), ours.ino());
         if !fs::symlink_metadata(&path).is_ok_and(is_there) {
-            return Ok(None);
+            return Ok(Try::Gone);
         }
         let write_pid = |file: &mut File| {
             file.set_len(0)?;
@@ -139,19 +144,13 @@ impl Instance {
             write!(file, "{}", std::process::id())
         };
         write_pid(&mut file).map_err(failed)?;
-        Ok(Some(Lock { instance: self.clone(), _file: file }))
+        Ok(Try::Locked(Lock { instance: self.clone(), _file: file }))
     }
 
-    fn runs_already(&self, mut file: File) -> Error {
-        // Who has the lock is about to write its pid.
+    fn runs_already(&self, file: File) -> Error {
         let mut pid = String::new();
-        for _ in 0..50 {
-            let read = file.rewind().and_then(|()| (&file).take(32).read_to_string(&mut pid));
-            if read.is_err() || !pid.is_empty() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        // Without it the error is still true.
+        let _ = file.take(32).read_to_string(&mut pid);
         let title = self.title.as_str();
         Error::new(
             ErrorKind::Process,
@@ -195,8 +194,17 @@ impl Instance {
     }
 }
 
-/// How often a directory that goes away under our hands is made again.
-const LOCK_TRIES: u32 = 20;
+/// How long a lock is tried for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What came of a try to lock.
+enum Try {
+    Locked(Lock),
+    /// The lock was removed meanwhile.
+    Gone,
+    /// Another process has it. The file has its pid.
+    Held(File),
+}
 
 /// The right to start and run an instance. It ends with this process at the latest.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ mod log_files;
 mod logs;
 mod pid_file;
 mod start;
+mod status;
 mod stop;
 mod systemd;
 mod wire;
@@ -52,7 +53,7 @@ impl Command {
         match self {
             Self::Start(start) => start::start(start, cluster),
             Self::Stop(stop) => stop::stop(&stop.of.instance(), stop.timeout, cluster.stop_limit()),
-            Self::Status(_) => Ok(Exit::Clean),
+            Self::Status(status) => status::status(&status.of.instance(), status.json),
             Self::Reload(reload) => {
                 let instance = reload.of.instance();
                 let client = Client::require(&instance)?;

@@ -68,6 +68,21 @@ impl Manager {
                 let status = format!("running, cluster port {port}");
                 send(&[NotifyState::Ready, NotifyState::Status(&status)]);
             }
+            MasterEvent::Reloading => match NotifyState::monotonic_usec_now() {
+                // Both in one message, as sd_notify(3) has it.
+                Ok(now) => {
+                    send(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
+                }
+                Err(error) => tracing::warn!(%error, "can't tell the time of the reload"),
+            },
+            MasterEvent::Reloaded { generation } => {
+                let status = format!("running, reloaded {generation} times");
+                send(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            }
+            MasterEvent::ReloadFailed { reason } => {
+                let status = one_line(&format!("running; the reload failed: {reason}"));
+                send(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            }
             MasterEvent::Died(death) => {
                 let status = one_line(&format!("running; {death}"));
                 send(&[NotifyState::Status(&status)]);
@@ -88,8 +103,11 @@ impl Manager {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let _ = master;
-            send(&[NotifyState::Watchdog]);
+            // It waits as long as the master does not answer, and nobody is told anything.
+            match master.pulse().await {
+                Ok(_) => send(&[NotifyState::Watchdog]),
+                Err(_) => return std::future::pending().await,
+            }
         }
     }
 }

@@ -54,8 +54,9 @@ pub enum ChannelRole {
     },
 }
 
-/// What the processes said, by pid. One that did not answer in time is not there.
-pub(super) type Channels = BTreeMap<u32, Vec<ChannelStatus>>;
+/// What the processes said, by pid. Of one that did not answer in time there is nothing; one that is
+/// not asked is not there.
+pub(super) type Channels = BTreeMap<u32, Option<Vec<ChannelStatus>>>;
 
 /// How long a process may take to answer. Its own work can't delay it, so one that takes longer is
 /// stopped, or the host has no time for it.
@@ -113,7 +114,7 @@ impl Inspector {
         let Some(question) = self.questions.get_mut(&inspected.id) else { return };
         if question.waits_for.remove(&pid) {
             let channels = inspected.channels.into_iter().filter_map(channel).collect();
-            question.heard.insert(pid, channels);
+            question.heard.insert(pid, Some(channels));
         }
         self.settle(|question| question.waits_for.is_empty());
     }
@@ -136,7 +137,8 @@ impl Inspector {
     }
 
     fn settle(&mut self, is_over: impl Fn(&Question) -> bool) {
-        for (_, question) in self.questions.extract_if(.., |_, question| is_over(question)) {
+        for (_, mut question) in self.questions.extract_if(.., |_, question| is_over(question)) {
+            question.heard.extend(question.waits_for.into_iter().map(|pid| (pid, None)));
             // Who asked may be gone.
             let _ = question.answer.send(question.heard);
         }
@@ -204,8 +206,8 @@ mod tests {
         tokio::time::advance(LIMIT).await;
         inspector.handle_tick(Instant::now());
         let heard = heard_first.try_recv().unwrap();
-        assert_eq!(heard.keys().collect::<Vec<_>>(), [&1]);
-        assert_eq!(heard[&1][0].channel, "a");
+        assert_eq!(heard[&1].as_ref().unwrap()[0].channel, "a");
+        assert_eq!((heard.len(), &heard[&2]), (2, &None));
         assert_eq!(inspector.next_deadline(), None);
         // Too late.
         inspector.handle_answer(2, answer(first, "a"));

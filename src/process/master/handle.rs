@@ -7,9 +7,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-#[cfg(feature = "schedule")]
-use super::jobs::Answer;
-use super::{answers, channels::Channels, event::MasterEvent, status::Status};
+use super::{answers::Answer, channels::Channels, event::MasterEvent, status::Status};
 #[cfg(feature = "schedule")]
 use crate::process::schedule::{JobStatus, RunOutcome};
 use crate::{
@@ -28,13 +26,13 @@ pub(super) const EVENTS: usize = 1024;
 pub(super) enum Request {
     /// To stop, with an error where that is the reason; a second one hurries it.
     Stop(Option<String>),
-    /// To replace all processes by new ones; answered when the reload that it stands for is done.
-    Reload(answers::Answer),
-    /// To have so many workers; answered when the new ones are ready, or the surplus is gone.
-    Scale(u32, answers::Answer),
-    Status(oneshot::Sender<Status>),
     /// What channels the processes take part in; answered within about a second.
     Inspect(oneshot::Sender<Channels>),
+    /// To replace all processes by new ones; answered when the reload that it stands for is done.
+    Reload(Answer),
+    /// To have so many workers; answered when the new ones are ready, or the surplus is gone.
+    Scale(u32, Answer),
+    Status(oneshot::Sender<Status>),
     /// Something about jobs.
     #[cfg(feature = "schedule")]
     Jobs(AboutJobs),
@@ -46,7 +44,7 @@ pub(super) enum Request {
 pub(super) enum AboutJobs {
     Status(oneshot::Sender<Vec<JobStatus>>),
     /// To run the one of this name.
-    Run(String, Answer),
+    Run(String, super::jobs::Answer),
 }
 
 /// The way to ask. Unbounded, so that no stop is ever lost; what waits for an answer is bounded by
@@ -166,7 +164,8 @@ impl MasterHandle {
         self.ask(Request::Scale(workers, answer), answered).await?
     }
 
-    /// The cluster at this moment.
+    /// The cluster at this moment, with what its processes say of their channels. A process that does
+    /// not answer holds it up for a second, and is told as silent.
     ///
     /// # Errors
     ///
@@ -176,6 +175,19 @@ impl MasterHandle {
     ///
     /// Cancel safe.
     pub async fn status(&self) -> Result<Status> {
+        let (answer, answered) = oneshot::channel();
+        let mut channels = self.ask(Request::Inspect(answer), answered).await?;
+        let mut status = self.pulse().await?;
+        for process in &mut status.processes {
+            let heard = process.pid.and_then(|pid| channels.remove(&pid));
+            process.silent = matches!(heard, Some(None));
+            process.channels = heard.flatten();
+        }
+        Ok(status)
+    }
+
+    /// The cluster at this moment, of the master's own knowledge: an answer means that its loop turns.
+    pub(in crate::process) async fn pulse(&self) -> Result<Status> {
         let (answer, answered) = oneshot::channel();
         self.ask(Request::Status(answer), answered).await
     }
@@ -206,16 +218,6 @@ impl MasterHandle {
     pub fn port(&self) -> u16 {
         self.port
     }
-}
-
-/// Checks a number of workers.
-pub(super) fn check_workers(workers: u32) -> Result<()> {
-    if workers > MAX_WORKERS {
-        return Err(Error::config(format!(
-            "{workers} workers: a cluster has at most {MAX_WORKERS}"
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(feature = "schedule")]
@@ -253,6 +255,16 @@ impl MasterHandle {
         let _ = self.requests.send(Request::Jobs(AboutJobs::Run(name.into(), answer)));
         answered.await.unwrap_or_else(|_| Err(Error::closed("the cluster")))
     }
+}
+
+/// Checks a number of workers.
+pub(super) fn check_workers(workers: u32) -> Result<()> {
+    if workers > MAX_WORKERS {
+        return Err(Error::config(format!(
+            "{workers} workers: a cluster has at most {MAX_WORKERS}"
+        )));
+    }
+    Ok(())
 }
 
 /// Runs the observer on a thread and runtime of its own, so that it can't keep the master busy. The

@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
@@ -77,7 +78,8 @@ pub enum Remedy {
 }
 
 /// How a process does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Unresponsive {
     /// Nothing of the process runs.
@@ -203,6 +205,8 @@ struct Watched {
     process: Option<Instant>,
     /// Since when an answer of its runtime is waited for.
     runtime: Option<Instant>,
+    /// Whether it had been to be replaced, but for a debugger.
+    spared: bool,
     /// What was said of it.
     found: Option<Unresponsive>,
 }
@@ -242,6 +246,7 @@ impl Judge {
         if pong.seq == 0 || pong.seq > watched.asked {
             return None;
         }
+        watched.spared = false;
         let waited = watched.process.take().map(|since| now - since);
         if waited.is_some() {
             // Not before now, or the master would take itself for late.
@@ -281,14 +286,16 @@ impl Judge {
         let mut verdicts = Vec::new();
         for (pid, watched) in &mut self.watched {
             if let Some(how) = watched.hangs(now, &liveness) {
-                let remedy = liveness.limit(how).remedy;
-                let spared =
-                    remedy == Remedy::Replace && liveness.spare_debugged && is_debugged(*pid);
-                if spared {
-                    // It is looked at again after the same time.
-                    watched.wait_again(now);
+                let mut remedy = liveness.limit(how).remedy;
+                if remedy == Remedy::Replace && liveness.spare_debugged {
+                    let was_spared = watched.spared;
+                    watched.spared = is_debugged(*pid);
+                    // One that was let go has the whole time for its answer from now on.
+                    if watched.spared || was_spared {
+                        watched.wait_again(now);
+                        remedy = Remedy::Report;
+                    }
                 }
-                let remedy = if spared { Remedy::Report } else { remedy };
                 let is_news = watched.found.replace(how) != Some(how);
                 if is_news || remedy == Remedy::Replace {
                     verdicts.push(Verdict::Hangs(*pid, how, remedy));
@@ -524,7 +531,8 @@ mod tests {
         court.run(10_000);
         court.debugged = false;
         let verdicts = court.run(20_000);
-        assert_eq!(verdicts, [(11_000, hangs(Unresponsive::Frozen, Remedy::Replace))]);
+        // It is seen at 11 s that nobody debugs it any more, and then it has its time once more.
+        assert_eq!(verdicts, [(13_000, hangs(Unresponsive::Frozen, Remedy::Replace))]);
         // Without the option nobody looks.
         let mut court = Court::new(both(Remedy::Replace));
         court.debugged = true;

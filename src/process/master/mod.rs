@@ -33,6 +33,7 @@ mod tail;
 #[cfg(feature = "cli")]
 pub(super) use builder::report;
 pub use builder::{Master, MasterBuilder};
+pub use channels::{ChannelRole, ChannelStatus};
 pub use event::{Death, MasterEvent};
 pub use handle::MasterHandle;
 pub use liveness::{Liveness, Remedy, Unresponsive};

@@ -92,7 +92,8 @@ fn is_vital(body: &Body) -> bool {
     // Of answers to claims there are few at a time.
     matches!(
         body,
-        Body::ClusterReady(_)
+        Body::Welcome(_)
+            | Body::ClusterReady(_)
             | Body::Lead(_)
             | Body::Retire(_)
             | Body::Peers(_)

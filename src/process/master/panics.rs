@@ -1,4 +1,5 @@
-//! Which worker is replaced after a panic, and when. No socket and no clock.
+//! How many panics there were in each process, and which worker is replaced after one, and when. No
+//! socket and no clock.
 //!
 //! A worker that is replaced panics no more, but its replacement may, and right away. So a panic
 //! counts as a death would: the replacement comes at once after a healthy life, else after a pause
@@ -22,14 +23,16 @@ pub(super) struct Panics {
     healthy: BTreeMap<u32, Instant>,
     /// The workers that panicked, with the time when they are replaced.
     due: BTreeMap<u32, Instant>,
+    /// How many panics there were in each process that told of any.
+    counts: BTreeMap<u32, u64>,
     /// Of each worker that panicked, by its name, since its replacement has another pid.
     backoffs: BTreeMap<ProcessName, Backoff>,
 }
 
 impl Panics {
     pub(super) fn new(policy: RestartPolicy) -> Self {
-        let (healthy, due, backoffs) = Default::default();
-        Self { policy, is_open: false, healthy, due, backoffs }
+        let (healthy, due, counts, backoffs) = Default::default();
+        Self { policy, is_open: false, healthy, due, counts, backoffs }
     }
 
     /// The cluster is ready.
@@ -51,7 +54,23 @@ impl Panics {
         self.due.insert(pid, now + pause.time);
     }
 
-    /// A worker is gone, or leaves.
+    /// A process told how many panics there were in it.
+    pub(super) fn note(&mut self, pid: u32, count: u64) {
+        self.counts.insert(pid, count);
+    }
+
+    /// How many panics there were in a process.
+    pub(super) fn count(&self, pid: u32) -> u64 {
+        self.counts.get(&pid).copied().unwrap_or(0)
+    }
+
+    /// A process is gone.
+    pub(super) fn bury(&mut self, pid: u32) {
+        self.forget(pid);
+        self.counts.remove(&pid);
+    }
+
+    /// A worker leaves.
     pub(super) fn forget(&mut self, pid: u32) {
         self.healthy.remove(&pid);
         self.due.remove(&pid);

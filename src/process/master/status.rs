@@ -2,9 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::process::name::ProcessName;
+use super::{channels::ChannelStatus, liveness::Unresponsive};
+#[cfg(feature = "schedule")]
+use crate::process::schedule::JobStatus;
+use crate::process::{
+    name::ProcessName,
+    times::{maybe_seconds, seconds, since_1970},
+};
 
 /// The cluster at one moment, as [`MasterHandle::status`](super::MasterHandle::status) gives it.
 ///
@@ -31,6 +37,10 @@ pub struct Status {
     /// The agent, then the workers by index. While a process is replaced there are two of a name;
     /// one that died and waits for its restart has an entry without a pid.
     pub processes: Vec<ProcessStatus>,
+    /// The jobs, by name.
+    #[cfg(feature = "schedule")]
+    #[serde(default)]
+    pub jobs: Vec<JobStatus>,
 }
 
 /// What a cluster as a whole is doing.
@@ -82,8 +92,22 @@ pub struct ProcessStatus {
     pub restart_in: Option<Duration>,
     /// How the last one of this name died, if one did.
     pub last_death: Option<DeathStatus>,
-    /// Memory at the last measurement, in bytes.
+    /// Memory that it has in RAM, in bytes; `None` where the system does not tell.
     pub rss_bytes: Option<u64>,
+    /// How long it has computed since its start, on all cores together; `None` where the system does
+    /// not tell.
+    #[serde(rename = "cpu_seconds", with = "maybe_seconds")]
+    pub cpu: Option<Duration>,
+    /// How it does not answer the master, where it does not.
+    pub unresponsive: Option<Unresponsive>,
+    /// How many panics there were in it that did not end it.
+    pub panics: u64,
+    /// Whether it was asked for its channels and did not answer within a second: it is stopped, or
+    /// the host has no time for it.
+    pub silent: bool,
+    /// The channels that it takes part in, at most 64. `None` where it did not answer, or is a program
+    /// that is not asked.
+    pub channels: Option<Vec<ChannelStatus>>,
 }
 
 /// Where a process is in its life.
@@ -131,55 +155,6 @@ pub struct DeathStatus {
     pub lines: Vec<String>,
 }
 
-mod seconds {
-    use super::{Deserialize, Duration, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_f64(time.as_secs_f64())
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        from: D,
-    ) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(from)?;
-        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
-    }
-}
-
-mod maybe_seconds {
-    use super::{Deserialize, Duration, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<Duration>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        time.map(|time| time.as_secs_f64()).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        let seconds = Option::<f64>::deserialize(from)?;
-        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
-    }
-}
-
-mod since_1970 {
-    use super::{Duration, Serializer, SystemTime, seconds};
-
-    pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        seconds::serialize(&at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(), to)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        from: D,
-    ) -> Result<SystemTime, D::Error> {
-        let since: Duration = seconds::deserialize(from)?;
-        let at = SystemTime::UNIX_EPOCH.checked_add(since);
-        at.ok_or_else(|| serde::de::Error::custom("a moment that is too far off"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +171,11 @@ mod tests {
             restart_in: None,
             last_death: None,
             rss_bytes: None,
+            cpu: Some(Duration::from_millis(2500)),
+            unresponsive: Some(Unresponsive::Frozen),
+            panics: 3,
+            silent: false,
+            channels: None,
         };
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         let status = Status {
@@ -207,12 +187,16 @@ mod tests {
             workers: 4,
             last_reload: Some(ReloadStatus { at, failure: None }),
             processes: vec![process],
+            #[cfg(feature = "schedule")]
+            jobs: Vec::new(),
         };
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["phase"], "reloading");
         assert_eq!(json["last_reload"]["at"], 10.0);
         let process = &json["processes"][0];
         assert_eq!((&process["role"], &process["index"]), (&"worker".into(), &3.into()));
+        assert_eq!(process["cpu_seconds"], 2.5);
+        assert_eq!(process["unresponsive"], "frozen");
         assert_eq!((&process["state"], &process["uptime_seconds"]), (&"ready".into(), &1.5.into()));
         let back: Status = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&back).unwrap(), json);

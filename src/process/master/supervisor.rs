@@ -17,18 +17,19 @@ use tokio::{
 use super::{
     answers::Answers,
     build::Builds,
-    channels::{Channels, Inspector},
+    channels::Inspector,
     child::{Child, FromChild, Heard, Launch, Order, Shared},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
-    liveness::{Judge, Liveness, Remedy, Unresponsive, Verdict},
+    liveness::{Judge, Liveness, Remedy, Verdict},
     log::log,
     orphans::Orphans,
     panics::Panics,
-    proc::is_debugged,
+    proc::{is_debugged, usage},
     router::{Router, ToPid},
     signals::{Got, Signals},
+    status::Status,
 };
 #[cfg(feature = "schedule")]
 use super::{handle::AboutJobs, jobs::Jobs};
@@ -46,6 +47,9 @@ use crate::{
 /// How long the last words and lines of a child that is gone are waited for. They are there already
 /// unless a process that left its group holds them open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often the memory of the processes is measured, where there is a limit to it.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many events of children wait; beyond it their links are not read.
 const QUEUE: usize = 64;
@@ -87,6 +91,7 @@ pub(super) async fn supervise(
     }
     let mut supervisor = Supervisor {
         panics: Panics::new(setup.rules.restart),
+        measure_at: setup.rules.recycle.rss.map(|_| Instant::now() + MEASURE_EVERY),
         on_worker_panic: setup.on_worker_panic,
         dispatcher: Dispatcher::new(setup.rules, fastrand::u64(..)),
         since: Instant::now(),
@@ -151,6 +156,8 @@ struct Supervisor {
     jobs: Jobs,
     panics: Panics,
     on_worker_panic: Remedy,
+    /// When the processes are measured next, where one may be replaced for it.
+    measure_at: Option<Instant>,
     orphans: Orphans,
     tell: broadcast::Sender<MasterEvent>,
 }
@@ -205,15 +212,42 @@ impl Supervisor {
         }
     }
 
-    /// Asks all who are able to answer about their channels.
-    fn inspect(&mut self, answer: oneshot::Sender<Channels>) {
-        for (pid, question) in self.inspector.ask(Instant::now(), answer) {
-            self.carry_out(Out::To(pid, question));
+    /// What the dispatcher knows, and what can be seen of the processes at this moment.
+    fn status(&self) -> Status {
+        let mut status = self.dispatcher.status(Instant::now(), self.since);
+        #[cfg(feature = "schedule")]
+        {
+            status.jobs = self.jobs.status(Now::read());
         }
+        for process in &mut status.processes {
+            let Some(pid) = process.pid else { continue };
+            if let Some(usage) = usage(pid) {
+                process.rss_bytes = Some(usage.rss_bytes);
+                process.cpu = Some(usage.cpu);
+            }
+            process.unresponsive = self.judge.found(pid);
+            process.panics = self.panics.count(pid);
+        }
+        #[cfg(feature = "schedule")]
+        {
+            status.jobs = self.jobs.status(Now::read());
+        }
+        status
+    }
+
+    /// Measures all processes, for those who are replaced because of what they use.
+    fn measure(&mut self, now: Instant) -> Vec<Event> {
+        if self.measure_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.measure_at = Some(now + MEASURE_EVERY);
+        let rss = |pid: &u32| Some(Event::Measured { pid: *pid, rss: usage(*pid)?.rss_bytes });
+        self.children.keys().filter_map(rss).collect()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
+            self.measure_at,
             self.dispatcher.next_deadline(),
             self.router.next_deadline(),
             self.judge.next_deadline(),
@@ -239,11 +273,13 @@ impl Supervisor {
             }
             Request::Status(answer) => {
                 // Who asked may have gone.
-                let _ = answer.send(self.dispatcher.status(Instant::now(), self.since));
+                let _ = answer.send(self.status());
                 None
             }
             Request::Inspect(answer) => {
-                self.inspect(answer);
+                for (pid, question) in self.inspector.ask(Instant::now(), answer) {
+                    self.carry_out(Out::To(pid, question));
+                }
                 None
             }
             #[cfg(feature = "schedule")]
@@ -265,6 +301,7 @@ impl Supervisor {
         let verdicts = self.judge.handle_tick(now, is_debugged);
         let hangs = verdicts.into_iter().filter_map(|verdict| self.carry_out_verdict(verdict));
         let mut events: Vec<_> = iter::once(Event::Tick).chain(hangs).collect();
+        events.extend(self.measure(now));
         let replace = |pid| Event::Replace { pid, why: "something in it panicked".into() };
         events.extend(self.panics.take_due(now).into_iter().map(replace));
         events.into_iter().find_map(|event| self.dispatch(event))
@@ -372,6 +409,7 @@ impl Supervisor {
             Body::Inspected(inspected) => self.inspector.handle_answer(pid, inspected),
             Body::Panicked(panicked) => {
                 let Panicked { count, message } = panicked;
+                self.panics.note(pid, count);
                 self.tell(MasterEvent::Panicked { process, pid, count, message });
                 if self.on_worker_panic == Remedy::Replace && process != ProcessName::Agent {
                     self.panics.panicked(Instant::now(), process, pid);
@@ -397,14 +435,7 @@ impl Supervisor {
             Verdict::Hangs(pid, how, remedy) => {
                 let process = name(pid)?;
                 self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
-                return match (remedy, how, process) {
-                    (Remedy::Report, ..) => None,
-                    // It may still serve somebody. A second agent can't be there beside the first.
-                    (_, Unresponsive::Blocked, ProcessName::Worker(_)) => {
-                        Some(Event::Replace { pid, why: "its runtime is blocked".into() })
-                    }
-                    _ => Some(Event::Hangs { pid, how }),
-                };
+                return (remedy == Remedy::Replace).then_some(Event::Hangs { pid, how });
             }
             Verdict::Answers(pid) => {
                 self.tell(MasterEvent::Responsive { process: name(pid)?, pid });
@@ -499,7 +530,8 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.forget(pid);
+            self.judge.forget(pid);
+            self.panics.bury(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }

@@ -5,11 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::process::times::{maybe_since_1970, seconds, since_1970};
 
 /// How a run of a job ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "result", content = "reason")]
 #[non_exhaustive]
 pub enum RunOutcome {
@@ -51,8 +52,8 @@ impl fmt::Display for RunOutcome {
     }
 }
 
-/// A job, as the master has it. Times are RFC 3339 and durations seconds, where it is serialized.
-#[derive(Debug, Clone, Serialize)]
+/// A job, as the master has it. In JSON times are seconds since 1970 UTC, and durations seconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobStatus {
     /// Its name.
@@ -68,7 +69,7 @@ pub struct JobStatus {
     /// The pids of the ready workers that have it.
     pub workers: Vec<u32>,
     /// When it is due next.
-    #[serde(serialize_with = "as_times")]
+    #[serde(with = "maybe_since_1970")]
     pub next: Option<SystemTime>,
     /// Runs that wait for a worker, or for another run.
     pub waiting: usize,
@@ -83,7 +84,7 @@ pub struct JobStatus {
 }
 
 /// A run that is not over. See [`JobStatus::running`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunningRun {
     /// The run.
@@ -93,15 +94,15 @@ pub struct RunningRun {
     /// The worker that has it.
     pub pid: u32,
     /// When it was due.
-    #[serde(serialize_with = "as_time")]
+    #[serde(with = "since_1970")]
     pub scheduled: SystemTime,
     /// For how long it has been running.
-    #[serde(serialize_with = "as_seconds")]
+    #[serde(rename = "running_seconds", with = "seconds")]
     pub running_for: Duration,
 }
 
 /// A run that is over. See [`JobStatus::last`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunRecord {
     /// The run.
@@ -111,30 +112,14 @@ pub struct RunRecord {
     /// The worker that had it.
     pub pid: u32,
     /// When it was due.
-    #[serde(serialize_with = "as_time")]
+    #[serde(with = "since_1970")]
     pub scheduled: SystemTime,
     /// How long it took.
-    #[serde(serialize_with = "as_seconds")]
+    #[serde(rename = "took_seconds", with = "seconds")]
     pub took: Duration,
     /// How it ended.
     #[serde(flatten)]
     pub outcome: RunOutcome,
-}
-
-fn as_time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let time = Timestamp::try_from(*time).unwrap_or(Timestamp::MAX);
-    serializer.collect_str(&format_args!("{time:.3}"))
-}
-
-fn as_times<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => as_time(time, serializer),
-        None => serializer.serialize_none(),
-    }
-}
-
-fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_secs_f64())
 }
 
 /// Longest reason of a run's failure, in bytes.
@@ -168,10 +153,12 @@ mod tests {
         };
         let said = serde_json::to_value(&record).unwrap();
         let expected = json!({
-            "id": 7, "attempt": 1, "pid": 42, "scheduled": "2027-01-15T08:00:00.250Z",
-            "took": 1.5, "result": "failed", "reason": "no route",
+            "id": 7, "attempt": 1, "pid": 42, "scheduled": 1_800_000_000.25,
+            "took_seconds": 1.5, "result": "failed", "reason": "no route",
         });
         assert_eq!(said, expected);
+        let read: RunRecord = serde_json::from_value(said).unwrap();
+        assert_eq!((read.scheduled, read.outcome), (scheduled, record.outcome.clone()));
         record.outcome = RunOutcome::TimedOut;
         assert_eq!(serde_json::to_value(&record).unwrap()["result"], "timed_out");
     }

@@ -12,7 +12,7 @@ mod tarpc;
 #[cfg(feature = "tonic")]
 mod tonic;
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{path::PathBuf, process::Command, sync::LazyLock, time::Instant};
 
 use bytes::Bytes;
 use futures::{Stream, future::try_join_all};
@@ -185,6 +185,15 @@ impl Ask {
 fn small() -> Bytes {
     const PAYLOAD: [u8; SMALL] = [b'x'; SMALL];
     Bytes::from_static(&PAYLOAD)
+}
+
+/// Bytes of the largest answer.
+const LARGEST: usize = 8 << 20;
+
+/// The payload of a large answer; making it costs no copy.
+fn large(len: u64) -> Bytes {
+    static PAYLOAD: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGEST]));
+    PAYLOAD.slice(..(len as usize).min(LARGEST))
 }
 
 /// A client whose handle can be shared, as users have it.

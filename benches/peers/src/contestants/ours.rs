@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cluster_client::{Change, Cluster, Error, Options, Role, Subscription, cluster_client};
 use futures::{Stream, StreamExt as _, stream, stream::BoxStream};
 
-use super::{Ask, Caller, Feed, small};
+use super::{Ask, Caller, Feed, large, small};
 use crate::harness::{Result, Source, Topic};
 
 const TOKEN: &[u8] = b"nothing of this bench is secret";
@@ -12,18 +12,13 @@ const TOKEN: &[u8] = b"nothing of this bench is secret";
 /// The client that is shared.
 pub(crate) struct Upstream {
     source: Source,
-    /// The answer to a large call; giving it costs no copy here.
-    large: Bytes,
 }
-
-/// Bytes of the largest answer.
-const LARGEST: usize = 8 << 20;
 
 #[cluster_client]
 impl Upstream {
     #[connect]
     async fn connect(source: Source) -> std::result::Result<Self, Error> {
-        Ok(Self { source, large: Bytes::from(vec![b'x'; LARGEST]) })
+        Ok(Self { source })
     }
 
     /// Answers with what it is given.
@@ -35,13 +30,13 @@ impl Upstream {
     /// So many bytes.
     #[invoke]
     pub(crate) async fn large(&self, len: u64) -> std::result::Result<Bytes, Error> {
-        Ok(self.large.slice(..(len as usize).min(LARGEST)))
+        Ok(large(len))
     }
 
     /// So many bytes in a `Vec<u8>`, which serde takes one by one.
     #[invoke]
     pub(crate) async fn large_vec(&self, len: u64) -> std::result::Result<Vec<u8>, Error> {
-        Ok(self.large[..(len as usize).min(LARGEST)].to_vec())
+        Ok(large(len).to_vec())
     }
 
     /// The values of a topic.

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_serde::formats::MessagePack;
 use tokio_util::codec::LengthDelimitedCodec;
 
-use super::{Ask, Caller, small};
+use super::{Ask, Caller, large, small};
 use crate::harness::Result;
 
 #[tarpc::service]
@@ -31,7 +31,7 @@ impl Peer for Service {
     }
 
     async fn large(self, _: Context, len: u64) -> Bytes {
-        Bytes::from(vec![b'x'; len as usize])
+        large(len)
     }
 }
 

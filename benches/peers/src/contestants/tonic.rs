@@ -14,7 +14,7 @@ use self::generated::{
     peer_client::PeerClient,
     peer_server::{Peer, PeerServer},
 };
-use super::{Ask, Caller, Feed, hub::Hub, only_one_key, small};
+use super::{Ask, Caller, Feed, hub::Hub, large, only_one_key, small};
 use crate::harness::{Result, Source};
 
 #[expect(clippy::allow_attributes, unreachable_pub, unused_qualifications, reason = "generated")]
@@ -22,8 +22,8 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/peers.Peer.rs"));
 }
 
-/// Beyond the 8 MiB of the largest answer.
-const LARGEST: usize = 16 << 20;
+/// Bytes of a message at most, beyond those of the largest answer.
+const LIMIT: usize = 16 << 20;
 
 /// Bytes.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -54,8 +54,7 @@ impl Peer for Service {
     }
 
     async fn large(&self, request: Request<Wanted>) -> Answer {
-        let len = request.into_inner().len as usize;
-        Ok(Response::new(Payload { data: Bytes::from(vec![b'x'; len.min(LARGEST)]) }))
+        Ok(Response::new(Payload { data: large(request.into_inner().len) }))
     }
 
     async fn values(
@@ -76,7 +75,7 @@ pub(super) async fn serve(source: Source) -> Result<u16> {
     let port = listener.local_addr()?.port();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = PeerServer::new(Service { hub: Hub::start(&source, |value| value) });
-    let service = service.max_encoding_message_size(LARGEST);
+    let service = service.max_encoding_message_size(LIMIT);
     tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
     Ok(port)
 }
@@ -88,7 +87,7 @@ pub(crate) struct Tonic(PeerClient<Channel>);
 impl Caller for Tonic {
     async fn connect(port: u16) -> Result<Self> {
         let client = PeerClient::connect(format!("http://127.0.0.1:{port}")).await?;
-        Ok(Self(client.max_decoding_message_size(LARGEST)))
+        Ok(Self(client.max_decoding_message_size(LIMIT)))
     }
 
     async fn ask(&self, ask: Ask) -> Result<()> {

@@ -106,7 +106,9 @@ fn command(child: &Child, plan: &Plan, name: &str) -> Result<Command> {
     }
     let program = std::env::current_exe()?;
     let mut command = match &plan.strace {
-        Some(folder) => strace(folder, &format!("{}-{}-{name}", child.job, child.who.name()))?,
+        Some(folder) => {
+            strace(folder, &format!("{}-{}-{}-{name}", child.job, child.n, child.who.name()))?
+        }
         None => Command::new(&program),
     };
     if plan.strace.is_some() {

@@ -69,7 +69,9 @@ impl Row {
     pub(crate) fn ratio(&self, who: Who) -> Option<[f64; 3]> {
         let raw = self.rounds.get(Who::Raw.name())?;
         let own = self.rounds.get(who.name())?;
-        let ratios: Vec<f64> = own.iter().zip(raw).map(|(own, raw)| own / raw).collect();
+        let ratios = own.iter().zip(raw).map(|(own, raw)| own / raw);
+        // Nothing is a multiple of none.
+        let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
         (!ratios.is_empty()).then(|| [0.5, 0.25, 0.75].map(|at| quantile(&ratios, at)))
     }
 

@@ -23,7 +23,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Row>> {
     let plan = &Plan { rounds: plan.rounds.min(5), ..plan.clone() };
     let mut rows = Vec::new();
     for &n in points {
-        let contest = Contest { n, ..Contest::new(SPREAD, &BOTH, 200_000) };
+        // The more connections, the fewer calls share a write.
+        let calls = (200_000 / n).max(20_000);
+        let contest = Contest { n, ..Contest::new(SPREAD, &BOTH, calls) };
         rows.extend(curve("calls, followers", n, &contest, plan)?);
     }
     for &keys in points {

@@ -57,7 +57,6 @@ pub(super) enum Event {
     /// This process does not answer, and is to be replaced.
     Hangs { pid: u32, how: Unresponsive },
     /// How much memory this process has, in bytes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sampler will say so"))]
     Measured { pid: u32, rss: u64 },
     /// This process is to be replaced, its replacement being ready first.
     Replace { pid: u32, why: String },

@@ -27,6 +27,8 @@ impl Dispatcher {
                 .as_ref()
                 .map(|last| ReloadStatus { at: last.at, failure: last.outcome.clone().err() }),
             processes: self.slots.iter().flat_map(|slot| slot.status(now)).collect(),
+            #[cfg(feature = "schedule")]
+            jobs: Vec::new(),
         }
     }
 }
@@ -43,6 +45,11 @@ impl Slot {
             restart_in: Some(at.saturating_duration_since(now)),
             last_death: self.death_status(now),
             rss_bytes: None,
+            cpu: None,
+            silent: false,
+            channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         let lives = self.members.iter().map(|member| ProcessStatus {
             process: self.process,
@@ -54,6 +61,11 @@ impl Slot {
             restart_in: None,
             last_death: self.death_status(now),
             rss_bytes: member.rss,
+            cpu: None,
+            silent: false,
+            channels: None,
+            unresponsive: None,
+            panics: 0,
         });
         waits.into_iter().chain(lives).collect()
     }

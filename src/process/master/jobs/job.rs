@@ -190,7 +190,7 @@ impl Job {
         let overlap = self.schedule().overlaps();
         let lane = self.lanes.entry(target).or_default();
         // What nobody took since the last tick makes room for what is due now.
-        if overlap != Overlap::Queue
+        while overlap != Overlap::Queue
             && let Some(old) = lane.waiting.pop_front_if(|old| old.is_replaceable())
         {
             self.missed += 1;
