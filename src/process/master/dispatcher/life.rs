@@ -149,6 +149,14 @@ impl Dispatcher {
         }
     }
 
+    /// Gives a process that starts its whole time once more.
+    pub(super) fn start_again_to_wait(&mut self, now: Instant, pid: u32) {
+        let deadline = after(now, self.rules.ready_timeout);
+        if let Some(member) = self.member(pid) {
+            member.life = Life::Starting { deadline };
+        }
+    }
+
     pub(super) fn handle_not_ready(&mut self, now: Instant, pid: u32) {
         let limit = self.rules.ready_timeout;
         let Some(slot) = self.slot_of(pid) else { return };

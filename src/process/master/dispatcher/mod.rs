@@ -270,6 +270,9 @@ impl Dispatcher {
                 // An earlier one of these may have changed what this one waits for.
                 let Some(member) = self.slots[index].by_pid(pid) else { continue };
                 match member.life {
+                    Life::Starting { deadline } if now > deadline + OVERSLEPT => {
+                        self.start_again_to_wait(now, pid);
+                    }
                     Life::Starting { deadline } if deadline <= now => {
                         self.handle_not_ready(now, pid);
                     }
@@ -328,6 +331,10 @@ fn role(process: ProcessName) -> &'static str {
         ProcessName::Master | ProcessName::Agent => "agent",
     }
 }
+
+/// A master that notices a deadline so late was stopped itself, or got no turn. What a process said
+/// meanwhile is still to be heard.
+const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// A time that may be so far off that the clock has no number for it: a year is as good.
 fn after(now: Instant, time: Duration) -> Instant {
