@@ -342,11 +342,11 @@ fn after(now: Instant, time: Duration) -> Instant {
 }
 
 /// What failed because of a death, with what the process said last.
-fn failure(what: &str, death: &Death, tail: &[String]) -> String {
+fn failure(what: &str, death: &Death) -> String {
     let mut text = format!("{what}: {death}");
-    if !tail.is_empty() {
+    if !death.lines.is_empty() {
         text.push_str("; its last lines:");
-        for line in tail {
+        for line in &death.lines {
             // Writing to a string does not fail.
             let _ = write!(text, "\n    {line}");
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Action, Death, Dispatcher, Life, MasterEvent, Phase, ProcessName, Seat, Slot, after, failure,
-    slot::{LastDeath, Wish},
+    slot::Wish,
 };
 
 impl Dispatcher {
@@ -124,21 +124,14 @@ impl Dispatcher {
     }
 
     /// A process that came was lost before it served. The old one goes on.
-    pub(super) fn handle_lost_newcomer(
-        &mut self,
-        now: Instant,
-        build: u32,
-        mut death: Death,
-        tail: &[String],
-    ) {
+    pub(super) fn handle_lost_newcomer(&mut self, now: Instant, build: u32, mut death: Death) {
         let process = death.process;
         let failed_reload = self.is_reloading_to(build);
         let policy = self.rules.restart;
         let slot = self.slot(process);
-        let text = death.to_string();
-        slot.last_death = Some(LastDeath { at: now, text, tail: tail.to_vec() });
+        slot.last_death = Some((now, death.clone()));
         if failed_reload {
-            let text = failure("the reload failed", &death, tail);
+            let text = failure("the reload failed", &death);
             self.tell(MasterEvent::Died(death));
             self.fail_reload(now, text);
             return;

@@ -24,7 +24,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::process::{
-    master::restart::{Backoff, Pause, RestartPolicy},
+    master::{
+        event::Death,
+        restart::{Backoff, Pause, RestartPolicy},
+    },
     name::ProcessName,
 };
 
@@ -48,15 +51,8 @@ pub(super) struct Slot {
     pub(super) backoff: Backoff,
     /// Whether too many in a row died before they were ready.
     pub(super) failed: bool,
-    pub(super) last_death: Option<LastDeath>,
-}
-
-/// What is remembered of a death.
-#[derive(Debug)]
-pub(super) struct LastDeath {
-    pub(super) at: Instant,
-    pub(super) text: String,
-    pub(super) tail: Vec<String>,
+    /// The last death, and when it was.
+    pub(super) last_death: Option<(Instant, Death)>,
 }
 
 /// A replacement that is wanted.
