@@ -215,10 +215,6 @@ impl Supervisor {
     /// What the dispatcher knows, and what can be seen of the processes at this moment.
     fn status(&self) -> Status {
         let mut status = self.dispatcher.status(Instant::now(), self.since);
-        #[cfg(feature = "schedule")]
-        {
-            status.jobs = self.jobs.status(Now::read());
-        }
         for process in &mut status.processes {
             let Some(pid) = process.pid else { continue };
             if let Some(usage) = usage(pid) {
