@@ -102,6 +102,7 @@ fn a_reload_that_fails_is_over_too_and_says_why() {
     let over = manager.wait("READY=1");
     let status = over.lines().find(|line| line.starts_with("STATUS=")).unwrap();
     assert!(status.contains("no upstream for the fixture"), "{over}");
+    assert_eq!(status.matches("the reload failed").count(), 1, "{over}");
     assert_eq!(over.lines().count(), 2, "no line of a log is a message of its own: {over}");
     home.ok("stop --title one");
     assert_eq!(finish(master).code, Some(0));

@@ -182,7 +182,7 @@ fn troubles(text: &mut String, status: &Status) {
         let ago = SystemTime::now().duration_since(reload.at).unwrap_or_default();
         match &reload.failure {
             None => drop(writeln!(text, "\nreloaded {} ago", short(ago))),
-            Some(why) => drop(writeln!(text, "\nthe reload {} ago failed: {why}", short(ago))),
+            Some(why) => drop(writeln!(text, "\n{} ago: {why}", short(ago))),
         }
     }
     for process in &status.processes {
