@@ -3,7 +3,7 @@
 use std::{
     future::{Future as _, poll_fn},
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::atomic::Ordering,
     task::{Context, Poll, ready},
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    task::yield_now,
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::io::poll_read_buf;
@@ -25,8 +26,8 @@ use crate::{
     },
 };
 
-/// Bytes read before other tasks get their turn. Few enough that what was read is still in the
-/// cache when its readers come to it.
+/// Bytes read, or written, before other tasks get their turn. Few enough that what was read is still
+/// in the cache when its readers come to it.
 const TURN: usize = 64 << 10;
 
 /// How long a link that is to close may take to write what is queued.
@@ -81,6 +82,14 @@ impl Drop for ShutOnDrop<'_> {
     }
 }
 
+/// What came of writing.
+enum Written {
+    /// Nothing is left.
+    All,
+    /// Enough for this turn; there is more.
+    ATurn,
+}
+
 struct Driver<'a, S, E> {
     stream: S,
     reader: FrameReader,
@@ -117,10 +126,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             self.link.0.waker.register(cx.waker());
             match self.poll_write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Ready(Ok(())) => {
+                Poll::Ready(Ok(Written::All)) => {
                     if let Poll::Ready(reason) = self.poll_finish(cx) {
                         return Poll::Ready(reason);
                     }
+                }
+                Poll::Ready(Ok(Written::ATurn)) => {
+                    // Behind a look at the sockets, so that a call which came meanwhile is heard
+                    // before the next part of a large answer is written.
+                    let _ = pin!(yield_now()).poll(cx);
+                    return Poll::Pending;
                 }
                 Poll::Pending => {
                     if let Some(reason) = self.flush_expired() {
@@ -222,11 +237,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         next
     }
 
-    /// Ready when nothing is left to write.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    /// Pending while the socket takes no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Written>> {
+        let mut written_in_turn = 0;
         loop {
             if !self.batch.is_staged() && !self.stage() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(Written::All));
+            }
+            if written_in_turn >= TURN {
+                return Poll::Ready(Ok(Written::ATurn));
             }
             let mut slices = [IoSlice::new(&[]); Batch::MAX_PIECES];
             let count = self.batch.slices(&mut slices);
@@ -247,6 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 }
             }
             self.note_backlog();
+            written_in_turn += written;
         }
     }
 
