@@ -154,7 +154,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
     /// One read, and all packets that are whole then. How much was read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        let read = poll_read_buf(Pin::new(&mut self.stream), cx, self.reader.buffer());
+        let stream = Pin::new(&mut self.stream);
+        let missing = self.reader.missing();
+        let read = match missing {
+            // What a part lacks is read to where it belongs.
+            Some((part, bytes)) => {
+                poll_read_buf(stream, cx, &mut self.assembler.room(part, bytes)?)
+            }
+            None => poll_read_buf(stream, cx, &mut self.reader.room()),
+        };
         let read = ready!(read).map_err(|error| lost(&error))?;
         if read == 0 {
             return Poll::Ready(Err(Error::new(
@@ -162,11 +170,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 "the peer closed the connection",
             )));
         }
-        self.reader.filled(read);
         let now = Instant::now();
         self.link.note_heard(now);
         self.endpoint.on_heard(now);
-        Poll::Ready(self.take_packets().map(|()| read))
+        let taken = match missing {
+            Some((part, _)) => self.take_of_part(part, read),
+            None => {
+                self.reader.filled(read);
+                self.take_packets()
+            }
+        };
+        Poll::Ready(taken.map(|()| read))
     }
 
     /// Hands on all packets that are whole.
@@ -174,6 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         let taken = self.take_each_packet();
         self.endpoint.on_all_taken();
         taken
+    }
+
+    /// So much of a part was read to where it belongs.
+    fn take_of_part(&mut self, stream: u64, read: usize) -> Result<()> {
+        self.reader.skip(read);
+        if let Some(whole) = self.assembler.filled(stream, read)? {
+            self.endpoint.on_packet(whole)?;
+            self.endpoint.on_all_taken();
+        }
+        Ok(())
     }
 
     fn take_each_packet(&mut self) -> Result<()> {
@@ -197,6 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if now >= self.next_heartbeat {
                 self.next_heartbeat = now + self.options.heartbeat;
                 self.reader.release();
+                self.assembler.release();
                 self.batch.release();
                 self.link.release();
                 self.batch.push(Frame::new(0, Heartbeat::default()), None);
