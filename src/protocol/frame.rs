@@ -97,6 +97,25 @@ impl Frame {
         }
     }
 
+    /// As [`Frame::with_payload`], where the payload is in two pieces.
+    pub(crate) fn with_pieces(
+        id: u64,
+        body: impl Into<Body>,
+        first: &[u8],
+        payload: Bytes,
+    ) -> Self {
+        let packet = Packet { id, body: Some(body.into()), payload: Bytes::new() };
+        let payload_len = first.len() + payload.len();
+        let len = packet.encoded_len()
+            + PAYLOAD_TAG_LEN
+            + prost::length_delimiter_len(payload_len)
+            + payload_len;
+        let mut head = BytesMut::with_capacity(LENGTH + len - payload.len());
+        put_head(&mut head, len, &packet, payload_len);
+        head.extend_from_slice(first);
+        Self { head: Head::Heap(head.freeze()), payload, keeps_order: false }
+    }
+
     /// A packet whose head is encoded already.
     fn of_head(bytes: [u8; hot::MAX_HEAD], len: usize, payload: Bytes) -> Self {
         if (COPY..=INLINE).contains(&payload.len()) {
