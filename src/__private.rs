@@ -12,7 +12,8 @@ pub use crate::{
     error::{Error, ErrorCode, ErrorKind},
     leader::Sink,
     spec::{
-        BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind, MethodSpec, Reply,
+        Answered as Reply, BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind,
+        MethodSpec,
     },
 };
 
@@ -160,17 +161,17 @@ pub fn unit<C: Encode<()>>() -> Bytes {
 }
 
 /// The reply of a call: its value encoded, or its error with all that can be told of it.
-pub fn reply<C: Encode<R::Value>, R: Outcome>(
+pub fn reply<C: Encode<R::Value> + 'static, R: Outcome<Value: 'static>>(
     result: R,
     describe: fn(&R::Error) -> Failure,
 ) -> Reply {
     let value = connected(result, describe)?;
-    crate::codec::encode_value::<C, R::Value>(&value).map_err(Failure::Cluster)
+    crate::codec::encode_result::<C, R::Value>(&value).map_err(Failure::Cluster)
 }
 
 /// The reply of a oneway call, which nobody waits for: whether it succeeded.
 pub fn reply_oneway<R: OnewayOutcome>(result: R, describe: fn(&R::Error) -> Failure) -> Reply {
-    result.into_result().map(|()| Bytes::new()).map_err(|error| describe(&error))
+    result.into_result().map(|()| Bytes::new().into()).map_err(|error| describe(&error))
 }
 
 /// Decodes the value of an error, where its type is serde. The probe is how `__revive` comes to

@@ -1,11 +1,18 @@
 //! Payload codecs: how arguments, results and values become bytes.
 
-use std::{cell::Cell, io};
+use std::{
+    any::{Any, TypeId},
+    cell::Cell,
+    io,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    spec::Payload,
+};
 
 /// A payload codec, chosen with `#[cluster_client(codec = Json)]`.
 pub trait Codec {
@@ -36,7 +43,8 @@ pub trait Decode<T>: Codec {
 /// MessagePack with named fields, and byte strings as such. The default.
 ///
 /// A `Vec<u8>` costs its bytes on the wire, but serde reads it byte by byte: some milliseconds a
-/// MiB. Types that are read as a whole, as `bytes::Bytes` or `serde_bytes::ByteBuf`, cost a copy.
+/// MiB. Types that are read as a whole, as `serde_bytes::ByteBuf`, cost a copy; a `bytes::Bytes` that is
+/// the whole value costs none from 64 KiB on.
 #[derive(Debug, Clone, Copy)]
 pub struct MessagePack;
 
@@ -83,10 +91,32 @@ impl io::Write for Out<'_> {
     }
 }
 
-impl<T: DeserializeOwned> Decode<T> for MessagePack {
+impl<T: DeserializeOwned + 'static> Decode<T> for MessagePack {
     fn decode(bytes: Bytes) -> Result<T, Error> {
+        if bytes.len() > LARGE
+            && let Some(value) = take_byte_string(&bytes)
+        {
+            return Ok(value);
+        }
         rmp_serde::from_slice(&bytes).map_err(|error| decode_error::<T>(&error))
     }
+}
+
+/// What is longer has its memory for itself, where shorter values lie in what was read with others.
+const LARGE: usize = 64 << 10;
+
+/// The marker before a byte string whose length takes four bytes.
+const BIN_32: u8 = 0xc6;
+
+/// A value that is one large byte string, where it lies.
+fn take_byte_string<T: 'static>(bytes: &Bytes) -> Option<T> {
+    let mut value = None::<T>;
+    let slot = (&mut value as &mut dyn Any).downcast_mut::<Option<Bytes>>()?;
+    let (&[marker, ref len @ ..], rest) = bytes.split_first_chunk::<5>()?;
+    if marker == BIN_32 && u32::from_be_bytes(*len) as usize == rest.len() {
+        *slot = Some(bytes.slice_ref(rest));
+    }
+    value
 }
 
 impl Codec for Json {
@@ -168,6 +198,29 @@ pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, 
     let mut out = buffer();
     C::encode(value, &mut out)?;
     Ok(encoded(out))
+}
+
+/// The result of a call, encoded.
+pub(crate) fn encode_result<C, T>(value: &T) -> Result<Payload, Error>
+where
+    C: Encode<T> + 'static,
+    T: 'static,
+{
+    match give_byte_string::<C, T>(value) {
+        Some(payload) => Ok(payload),
+        None => encode_value::<C, T>(value).map(Payload::from),
+    }
+}
+
+/// A value that is one large byte string, which is not copied.
+fn give_byte_string<C: 'static, T: 'static>(value: &T) -> Option<Payload> {
+    let bytes = (value as &dyn Any).downcast_ref::<Bytes>()?;
+    if bytes.len() <= LARGE || TypeId::of::<C>() != TypeId::of::<MessagePack>() {
+        return None;
+    }
+    let len = u32::try_from(bytes.len()).ok()?;
+    let head = [&[BIN_32], &len.to_be_bytes()[..]].concat();
+    Some(Payload::of_pieces(head.into(), bytes.clone()))
 }
 
 /// Writes the arguments of a call: each with its length before it.
@@ -368,12 +421,31 @@ mod tests {
     }
 
     #[test]
+    fn a_large_byte_string_is_not_copied() {
+        let bytes = Bytes::from(vec![200_u8; 1 << 20]);
+        assert!(give_byte_string::<Json, Bytes>(&bytes).is_none());
+        assert!(give_byte_string::<MessagePack, Vec<u8>>(&bytes.to_vec()).is_none());
+        assert!(give_byte_string::<MessagePack, Bytes>(&bytes.slice(..100)).is_none());
+        let given = give_byte_string::<MessagePack, Bytes>(&bytes).unwrap();
+        let (head, rest) = given.clone().into_pieces();
+        assert_eq!((head.len() + rest.len(), rest.as_ptr()), (given.len(), bytes.as_ptr()));
+        let whole = given.into_bytes();
+        assert_eq!(whole, encode_value::<MessagePack, _>(&bytes.to_vec()).unwrap());
+        let back = take_byte_string::<Bytes>(&whole).unwrap();
+        assert_eq!((&back, back.as_ptr()), (&bytes, whole[5..].as_ptr()));
+        // What is cut short, or of another type, goes the way of all others.
+        assert!(take_byte_string::<Bytes>(&whole.slice(..1 << 19)).is_none());
+        assert!(take_byte_string::<Vec<u8>>(&whole).is_none());
+        assert_eq!(<MessagePack as Decode<Vec<u8>>>::decode(whole).unwrap(), bytes);
+    }
+
+    #[test]
     fn collections_of_bytes_come_back_whatever_holds_them() {
         use std::collections::{BTreeSet, VecDeque};
 
         fn check<T>(value: T)
         where
-            T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+            T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug + 'static,
         {
             assert_eq!(there_and_back::<MessagePack, T>(&value), value);
             assert_eq!(there_and_back::<Json, T>(&value), value);

@@ -20,7 +20,7 @@ use crate::{
         method_table,
         pb::{self, packet::Body},
     },
-    spec::{BoxFuture, End, Failure, HealthReport, Reply},
+    spec::{Answered, BoxFuture, End, Failure, HealthReport},
 };
 
 /// Reads bytes as a stream of frames that arrives in pieces of the length that the first byte says,
@@ -184,7 +184,7 @@ impl Target {
 struct Wrapped(Arc<Target>);
 
 impl Upstream for Wrapped {
-    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>> {
+    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Answered>> {
         Arc::clone(&self.0).call(method, args)
     }
 

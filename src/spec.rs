@@ -24,7 +24,47 @@ pub enum Health {
 }
 
 /// What a call gave: the encoded value, or why there is none.
-pub type Reply = Result<Bytes, Failure>;
+pub(crate) type Reply = Result<Bytes, Failure>;
+
+/// What a call of the client gave, as the leader sends it.
+pub type Answered = Result<Payload, Failure>;
+
+/// An encoded value, in two pieces where the second one is large and lies elsewhere already.
+#[derive(Debug, Clone, Default)]
+pub struct Payload {
+    head: Bytes,
+    bytes: Bytes,
+}
+
+impl Payload {
+    pub(crate) fn of_pieces(head: Bytes, bytes: Bytes) -> Self {
+        Self { head, bytes }
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.bytes.len()
+    }
+
+    /// In one piece.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        if self.head.is_empty() {
+            return self.bytes;
+        }
+        [self.head, self.bytes].concat().into()
+    }
+
+    /// Its pieces; the first one is most often empty.
+    pub(crate) fn into_pieces(self) -> (Bytes, Bytes) {
+        (self.head, self.bytes)
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self { head: Bytes::new(), bytes }
+    }
+}
 
 /// Why a call has no value.
 #[derive(Debug, Clone)]

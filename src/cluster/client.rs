@@ -8,7 +8,7 @@ use crate::{
     cluster::ProxyCore,
     error::Error,
     leader::Sink,
-    spec::{BoxFuture, ChannelSpec, End, Failure, HealthReport, Reply},
+    spec::{Answered, BoxFuture, ChannelSpec, End, Failure, HealthReport},
 };
 
 /// A client that can be shared between processes. Implemented by `#[cluster_client]`, never by
@@ -32,7 +32,7 @@ pub trait ClusterClient: Sized + Send + Sync + 'static {
 
     /// Runs an invoke, publish or unpublish method. `Err`: the arguments do not decode.
     #[doc(hidden)]
-    fn call(self: Arc<Self>, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error>;
+    fn call(self: Arc<Self>, method: usize, args: Bytes) -> Result<BoxFuture<Answered>, Error>;
 
     /// Opens a subscribe method; the future runs until the upstream stream ends.
     #[doc(hidden)]

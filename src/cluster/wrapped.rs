@@ -8,14 +8,14 @@ use super::ClusterClient;
 use crate::{
     error::Error,
     leader::{Connector, Sink, Upstream, guarded_now},
-    spec::{BoxFuture, End, Failure, HealthReport, Reply},
+    spec::{Answered, BoxFuture, End, Failure, HealthReport},
 };
 
 /// A connected client.
 struct Wrapped<T>(Arc<T>);
 
 impl<T: ClusterClient> Upstream for Wrapped<T> {
-    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error> {
+    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Answered>, Error> {
         guarded_now(|| Arc::clone(&self.0).call(method, args))
     }
 

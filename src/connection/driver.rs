@@ -3,7 +3,7 @@
 use std::{
     future::{Future as _, poll_fn},
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::atomic::Ordering,
     task::{Context, Poll, ready},
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    task::yield_now,
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::io::poll_read_buf;
@@ -25,8 +26,8 @@ use crate::{
     },
 };
 
-/// Bytes read before other tasks get their turn. Few enough that what was read is still in the
-/// cache when its readers come to it.
+/// Bytes read, or written, before other tasks get their turn. Few enough that what was read is still
+/// in the cache when its readers come to it.
 const TURN: usize = 64 << 10;
 
 /// How long a link that is to close may take to write what is queued.
@@ -81,6 +82,14 @@ impl Drop for ShutOnDrop<'_> {
     }
 }
 
+/// What came of writing.
+enum Written {
+    /// Nothing is left.
+    All,
+    /// Enough for this turn; there is more.
+    ATurn,
+}
+
 struct Driver<'a, S, E> {
     stream: S,
     reader: FrameReader,
@@ -117,10 +126,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             self.link.0.waker.register(cx.waker());
             match self.poll_write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Ready(Ok(())) => {
+                Poll::Ready(Ok(Written::All)) => {
                     if let Poll::Ready(reason) = self.poll_finish(cx) {
                         return Poll::Ready(reason);
                     }
+                }
+                Poll::Ready(Ok(Written::ATurn)) => {
+                    // Behind a look at the sockets, so that a call which came meanwhile is heard
+                    // before the next part of a large answer is written.
+                    let _ = pin!(yield_now()).poll(cx);
+                    return Poll::Pending;
                 }
                 Poll::Pending => {
                     if let Some(reason) = self.flush_expired() {
@@ -139,7 +154,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
 
     /// One read, and all packets that are whole then. How much was read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        let read = poll_read_buf(Pin::new(&mut self.stream), cx, self.reader.buffer());
+        let stream = Pin::new(&mut self.stream);
+        let missing = self.reader.missing();
+        let read = match missing {
+            // What a part lacks is read to where it belongs.
+            Some((part, bytes)) => {
+                poll_read_buf(stream, cx, &mut self.assembler.room(part, bytes)?)
+            }
+            None => poll_read_buf(stream, cx, &mut self.reader.room()),
+        };
         let read = ready!(read).map_err(|error| lost(&error))?;
         if read == 0 {
             return Poll::Ready(Err(Error::new(
@@ -147,11 +170,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 "the peer closed the connection",
             )));
         }
-        self.reader.filled(read);
         let now = Instant::now();
         self.link.note_heard(now);
         self.endpoint.on_heard(now);
-        Poll::Ready(self.take_packets().map(|()| read))
+        let taken = match missing {
+            Some((part, _)) => self.take_of_part(part, read),
+            None => {
+                self.reader.filled(read);
+                self.take_packets()
+            }
+        };
+        Poll::Ready(taken.map(|()| read))
     }
 
     /// Hands on all packets that are whole.
@@ -159,6 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         let taken = self.take_each_packet();
         self.endpoint.on_all_taken();
         taken
+    }
+
+    /// So much of a part was read to where it belongs.
+    fn take_of_part(&mut self, stream: u64, read: usize) -> Result<()> {
+        self.reader.skip(read);
+        if let Some(whole) = self.assembler.filled(stream, read)? {
+            self.endpoint.on_packet(whole)?;
+            self.endpoint.on_all_taken();
+        }
+        Ok(())
     }
 
     fn take_each_packet(&mut self) -> Result<()> {
@@ -182,6 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if now >= self.next_heartbeat {
                 self.next_heartbeat = now + self.options.heartbeat;
                 self.reader.release();
+                self.assembler.release();
                 self.batch.release();
                 self.link.release();
                 self.batch.push(Frame::new(0, Heartbeat::default()), None);
@@ -222,11 +262,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         next
     }
 
-    /// Ready when nothing is left to write.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    /// Pending while the socket takes no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Written>> {
+        let mut written_in_turn = 0;
         loop {
             if !self.batch.is_staged() && !self.stage() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(Written::All));
+            }
+            if written_in_turn >= TURN {
+                return Poll::Ready(Ok(Written::ATurn));
             }
             let mut slices = [IoSlice::new(&[]); Batch::MAX_PIECES];
             let count = self.batch.slices(&mut slices);
@@ -247,6 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 }
             }
             self.note_backlog();
+            written_in_turn += written;
         }
     }
 

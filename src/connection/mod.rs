@@ -8,6 +8,7 @@ mod backoff;
 mod driver;
 pub(crate) mod exchange;
 mod service;
+mod socket;
 
 use std::{
     sync::{
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-pub(crate) use self::{backoff::Backoff, driver::drive, service::service};
+pub(crate) use self::{backoff::Backoff, driver::drive, service::service, socket::prepare};
 use crate::{
     error::{Error, ErrorKind, Result},
     protocol::{

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::exchange,
+    connection::{exchange, prepare},
     error::{Error, ErrorKind, Result},
     leader::Leader,
     protocol::{
@@ -109,7 +109,7 @@ async fn connect(port: u16) -> Result<TcpStream> {
         // this very one.
         return Err(unreachable(std::io::ErrorKind::ConnectionRefused.into()));
     }
-    stream.set_nodelay(true).map_err(unreachable)?;
+    prepare(&stream).map_err(unreachable)?;
     Ok(stream)
 }
 

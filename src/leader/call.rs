@@ -27,7 +27,7 @@ use crate::{
     error::{Error, ErrorKind},
     id_map::IdMap,
     protocol::PART,
-    spec::{BoxFuture, Failure, MethodSpec, Reply},
+    spec::{Answered, BoxFuture, Failure, MethodSpec},
 };
 
 /// A future whose panic is an error.
@@ -73,7 +73,7 @@ pub(super) struct Call {
 
 impl Leader {
     /// The future of a call, which waits for the client where it is not connected yet.
-    pub(super) fn call(self: &Arc<Self>, method: usize, args: Bytes) -> BoxFuture<Reply> {
+    pub(super) fn call(self: &Arc<Self>, method: usize, args: Bytes) -> BoxFuture<Answered> {
         if let Some(client) = self.client() {
             return match client.call(method, args) {
                 Ok(future) => future,
@@ -132,7 +132,7 @@ impl Leader {
         table.insert(request, Running::Alone(task.abort_handle()));
     }
 
-    fn answer(&self, peer: &Peer, request: u64, method: usize, result: Result<Reply, Error>) {
+    fn answer(&self, peer: &Peer, request: u64, method: usize, result: Result<Answered, Error>) {
         let reply = match result {
             Ok(reply) => reply,
             Err(panicked) => {

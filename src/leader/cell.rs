@@ -21,7 +21,7 @@ use super::{Leader, call::guarded, lock, publication::Owner};
 use crate::{
     connection::Backoff,
     error::{Error, ErrorKind},
-    spec::{Failure, MethodKind, Reply},
+    spec::{Failure, MethodKind, Payload, Reply},
 };
 
 /// The publish method and the canonical key.
@@ -211,10 +211,13 @@ impl Leader {
     async fn tell(&self, method: usize, args: &Bytes) -> Reply {
         let client = self.wait_for_client().await?;
         let call = guarded(client.call(method, args.clone())?);
-        call.await.unwrap_or_else(|panicked| {
-            self.stats.note_panic(&panicked);
-            Err(self.name_error(method, panicked).into())
-        })
+        match call.await {
+            Ok(answered) => answered.map(Payload::into_bytes),
+            Err(panicked) => {
+                self.stats.note_panic(&panicked);
+                Err(self.name_error(method, panicked).into())
+            }
+        }
     }
 
     /// Brings the upstream in line with what is wanted of a key, once.

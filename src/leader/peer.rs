@@ -7,7 +7,7 @@ use crate::{
     connection::Link,
     error::{Error, ErrorKind},
     protocol::{Frame, pb},
-    spec::{Failure, Reply},
+    spec::{Answered, Failure},
 };
 
 /// A follower's link, and what there is for it beside the queue.
@@ -52,13 +52,21 @@ impl Peer {
 
     /// Answers a request. An answer that can't be queued is replaced by the reason; if not even
     /// that can, the link is closed, because its follower would wait in vain.
-    pub(super) fn answer(&self, request: u64, reply: Reply) {
+    pub(super) fn answer(&self, request: u64, reply: Answered) {
         let answer = match reply {
             Ok(payload) if payload.len() > self.max_payload => Err(too_large(payload.len())),
             reply => reply.map_err(|failure| pb::Error::from(&failure)),
         };
         let queued = match answer {
-            Ok(payload) => self.link.send_packet(request, pb::Result::default(), &payload, None),
+            Ok(payload) => {
+                let (head, bytes) = payload.into_pieces();
+                let result = pb::Result::default();
+                if head.is_empty() {
+                    self.link.send_packet(request, result, &bytes, None)
+                } else {
+                    self.link.send(Frame::with_pieces(request, result, &head, bytes), None)
+                }
+            }
             Err(error) => {
                 let result = pb::Result { error: Some(Box::new(error)) };
                 self.link.send(Frame::new(request, result), None)

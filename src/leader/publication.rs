@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    spec::{Failure, Reply},
+    spec::{Failure, Payload, Reply},
 };
 
 /// Who published: the random id of a follower.
@@ -177,7 +177,7 @@ impl Leader {
                 Next::Nothing => return,
             };
             let (peer, id) = (Arc::clone(&request.asker.0), request.asker.1);
-            peer.answer(id, self.grant_in_time(owner, &request).await);
+            peer.answer(id, self.grant_in_time(owner, &request).await.map(Payload::from));
         }
     }
 

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use super::Sink;
 use crate::{
     error::Error,
-    spec::{BoxFuture, End, Failure, HealthReport, Reply},
+    spec::{Answered, BoxFuture, End, Failure, HealthReport},
 };
 
 /// A connected client. What does not return a future does not panic.
 pub(crate) trait Upstream: Send + Sync {
     /// Runs an invoke, publish or unpublish method. `Err`: the arguments do not decode.
-    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error>;
+    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Answered>, Error>;
 
     /// Runs a subscribe method until its stream ends. `Err`: the arguments do not decode.
     fn open(&self, method: usize, args: Bytes, sink: Sink) -> Result<BoxFuture<End>, Error>;

@@ -172,7 +172,9 @@ impl Batch {
                 }
             }
         }
-        while let Some(large) = self.next_large() {
+        // One part of each, so that what is asked for while it is written soon has its turn.
+        for _ in 0..self.large.len().max(1) {
+            let Some(large) = self.next_large() else { break };
             self.put_part(large);
             if self.staged >= MAX_WRITE {
                 break;

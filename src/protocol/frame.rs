@@ -1,11 +1,11 @@
 //! One frame: a 4-byte big-endian length and an encoded packet.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut, buf::Limit};
 use prost::Message;
 
 use super::{
     hot,
-    pb::{Packet, packet::Body},
+    pb::{Packet, Part, packet::Body},
 };
 use crate::error::{Error, Result};
 
@@ -95,6 +95,25 @@ impl Frame {
             put_head(&mut head, len, &packet, payload.len());
             Self { head: Head::Heap(head.freeze()), payload, keeps_order: false }
         }
+    }
+
+    /// As [`Frame::with_payload`], where the payload is in two pieces.
+    pub(crate) fn with_pieces(
+        id: u64,
+        body: impl Into<Body>,
+        first: &[u8],
+        payload: Bytes,
+    ) -> Self {
+        let packet = Packet { id, body: Some(body.into()), payload: Bytes::new() };
+        let payload_len = first.len() + payload.len();
+        let len = packet.encoded_len()
+            + PAYLOAD_TAG_LEN
+            + prost::length_delimiter_len(payload_len)
+            + payload_len;
+        let mut head = BytesMut::with_capacity(LENGTH + len - payload.len());
+        put_head(&mut head, len, &packet, payload_len);
+        head.extend_from_slice(first);
+        Self { head: Head::Heap(head.freeze()), payload, keeps_order: false }
     }
 
     /// A packet whose head is encoded already.
@@ -207,6 +226,10 @@ pub(crate) struct FrameReader {
     /// How much room the next read is offered: grows while reads fill it, shrinks when idle, so
     /// that a busy link needs few reads and an idle one little memory.
     room: usize,
+    /// The part whose data is only partly here: its stream, and how much is missing.
+    rest: Option<(u64, usize)>,
+    /// What was read last was of a part, so that what comes next is likely to be of one, too.
+    is_in_parts: bool,
 }
 
 impl FrameReader {
@@ -217,6 +240,27 @@ impl FrameReader {
         self.room = self.room.clamp(Self::ROOM.0, Self::ROOM.1);
         self.buffer.reserve(self.room);
         &mut self.buffer
+    }
+
+    /// The buffer to read into, and how much: little where parts arrive, so that most of their data
+    /// is left for [`FrameReader::missing`].
+    pub(crate) fn room(&mut self) -> Limit<&mut BytesMut> {
+        let limit = if self.is_in_parts { Self::ROOM.0 } else { usize::MAX };
+        self.buffer().limit(limit)
+    }
+
+    /// The stream of the part that is only partly here and how much of it is missing, where that is
+    /// worth a read of its own. Whoever reads it elsewhere says so with [`FrameReader::skip`].
+    pub(crate) fn missing(&self) -> Option<(u64, usize)> {
+        self.rest.filter(|(_, missing)| *missing >= Self::ROOM.0 && self.buffer.is_empty())
+    }
+
+    /// So much of what is missing was read elsewhere.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        self.rest = self
+            .rest
+            .and_then(|(stream, missing)| Some((stream, missing.checked_sub(bytes)?)))
+            .filter(|(_, missing)| *missing > 0);
     }
 
     /// Notes how much the last read brought.
@@ -235,6 +279,9 @@ impl FrameReader {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the length is over the limit, which
     /// is checked before anything is allocated, or if the bytes are no packet.
     pub(crate) fn next(&mut self) -> Result<Option<Packet>> {
+        if let Some((stream, missing)) = self.rest {
+            return Ok(self.next_of_part(stream, 0, missing));
+        }
         let Some(length) = self.buffer.first_chunk::<LENGTH>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         if length > MAX_FRAME {
@@ -244,8 +291,11 @@ impl FrameReader {
             )));
         }
         if self.buffer.len() < LENGTH + length {
-            return Ok(None);
+            let part = self.begin_part(length);
+            self.is_in_parts = part.is_some();
+            return Ok(part);
         }
+        self.is_in_parts = false;
         let packet = &self.buffer[LENGTH..LENGTH + length];
         if let Some((id, body, at)) = hot::read(packet) {
             self.buffer.advance(LENGTH + at.start);
@@ -257,6 +307,31 @@ impl FrameReader {
         }
         self.buffer.advance(LENGTH);
         decode(self.buffer.split_to(length).freeze()).map(Some)
+    }
+
+    /// The head of a part whose data is not whole yet, and what there is of it.
+    fn begin_part(&mut self, length: usize) -> Option<Packet> {
+        let here = &self.buffer[LENGTH..];
+        let (part, head) = hot::read_part_head(here, length)?;
+        self.buffer.advance(LENGTH + head);
+        self.next_of_part(part.stream, part.total, length - head)
+    }
+
+    /// A part is taken in pieces, each a smaller part, so that the rest of a large one need not
+    /// pass through this buffer.
+    fn next_of_part(&mut self, stream: u64, total: u64, missing: usize) -> Option<Packet> {
+        let here = missing.min(self.buffer.len());
+        if here == 0 {
+            return None;
+        }
+        self.is_in_parts = true;
+        self.rest = Some((stream, missing - here)).filter(|(_, missing)| *missing > 0);
+        let data = self.buffer.split_to(here).freeze();
+        Some(Packet {
+            id: 0,
+            body: Some(Body::Part(Part { stream, total, data })),
+            payload: Bytes::new(),
+        })
     }
 
     /// Lets the buffer go, if nothing is in it. Called now and then, so that a busy link keeps its

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::{
     frame::LENGTH,
     pb::{self, packet::Body},
@@ -16,11 +18,13 @@ const ID: u8 = 1 << 3;
 const RESULT: u8 = 2 << 3 | 2;
 const INVOKE: u8 = 3 << 3 | 2;
 const UPDATE: u8 = 4 << 3 | 2;
+const PART: u8 = 8 << 3 | 2;
 const PAYLOAD: [u8; 2] = [250, 1];
 
 /// Tags of the two numbers of `Invoke` and `Update`.
 const FIRST: u8 = 1 << 3;
 const SECOND: u8 = 2 << 3;
+const DATA: u8 = 3 << 3 | 2;
 
 /// The most bytes of a frame before its payload: length, id, body, and the payload's tag and length.
 pub(super) const MAX_HEAD: usize = LENGTH + 11 + 2 + 13 + 7;
@@ -92,6 +96,21 @@ pub(super) fn read(packet: &[u8]) -> Option<(u64, Body, Range<usize>)> {
     Some((id, body, rest.at..packet.len()))
 }
 
+/// Reads the head of a packet of `length` bytes that is a part and nothing else, up to where its data
+/// begins, of which there is some. `None`: it is something else, or not enough is here.
+pub(super) fn read_part_head(packet: &[u8], length: usize) -> Option<(pb::Part, usize)> {
+    let mut rest = Reader { bytes: packet, at: 0 };
+    if rest.byte()? != PART || rest.varint()? != length.checked_sub(rest.at)? as u64 {
+        return None;
+    }
+    let (stream, total) = (rest.field(FIRST)?, rest.field(SECOND)?);
+    if rest.byte()? != DATA || rest.varint()? != length.checked_sub(rest.at)? as u64 {
+        return None;
+    }
+    let is_some = rest.at < packet.len();
+    is_some.then_some((pb::Part { stream, total, data: Bytes::new() }, rest.at))
+}
+
 struct Writer<'a> {
     out: &'a mut [u8; MAX_HEAD],
     at: usize,
@@ -157,7 +176,6 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
     use prost::Message as _;
 

@@ -8,7 +8,7 @@ use tokio::{
 
 use super::{Incoming, Shared, detach};
 use crate::{
-    connection::{Endpoint, Link, drive, exchange},
+    connection::{Endpoint, Link, drive, exchange, prepare},
     error::{Error, Result},
     protocol::{
         FrameReader,
@@ -28,7 +28,7 @@ pub(super) async fn admit(
     permit: OwnedSemaphorePermit,
 ) -> Result<()> {
     let io = |error| Error::io("the connection failed during the handshake", &error);
-    stream.set_nodelay(true).map_err(io)?;
+    prepare(&stream).map_err(io)?;
     let (mut side, hello) = ServerSide::start(server.port)?;
     let mut reader = FrameReader::default();
     let patience = server.options.handshake;

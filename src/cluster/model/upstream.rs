@@ -18,7 +18,8 @@ use crate::{
     error::{Error, ErrorKind},
     leader::{Connector, Sink, Upstream},
     spec::{
-        BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind, MethodSpec, Reply,
+        Answered, BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind,
+        MethodSpec,
     },
 };
 
@@ -260,7 +261,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    async fn publish(self: Arc<Self>, method: usize, args: Bytes) -> Reply {
+    async fn publish(self: Arc<Self>, method: usize, args: Bytes) -> Answered {
         let (key, value): (u8, u64) = MessagePack::decode(args)?;
         let calls = self.registry.lock().calls;
         match calls {
@@ -277,7 +278,7 @@ impl Client {
             }
             Calls::Work => self.apply(method, key, value),
         }
-        Ok(Bytes::new())
+        Ok(Bytes::new().into())
     }
 
     fn apply(&self, method: usize, key: u8, value: u64) {
@@ -296,7 +297,7 @@ impl Client {
 struct Shared(Arc<Client>);
 
 impl Upstream for Shared {
-    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error> {
+    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Answered>, Error> {
         Ok(Box::pin(Arc::clone(&self.0).publish(method, args)))
     }
 

@@ -27,7 +27,8 @@ use crate::{
     options::Options,
     protocol::{Batch, FrameReader, pb::packet::Body},
     spec::{
-        BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind, MethodSpec, Reply,
+        Answered, BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind,
+        MethodSpec,
     },
 };
 
@@ -102,7 +103,7 @@ impl Shared {
 }
 
 impl Upstream for Shared {
-    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Reply>, Error> {
+    fn call(&self, method: usize, args: Bytes) -> Result<BoxFuture<Answered>, Error> {
         let shared = self.clone();
         Ok(Box::pin(async move {
             let outcome = shared.outcome();
@@ -110,7 +111,7 @@ impl Upstream for Shared {
                 lock(&shared.0).holds = (method == PUBLISH).then(|| args[0]);
             }
             match outcome {
-                Outcome::Done => Ok(Bytes::new()),
+                Outcome::Done => Ok(Bytes::new().into()),
                 Outcome::Refused => {
                     Err(Failure::Client(Error::new(ErrorKind::Client, "refused"), None))
                 }

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     options::Options,
     protocol::{Batch, FrameReader, pb::packet::Body},
-    spec::{BoxFuture, ChannelSpec, End, Failure, HealthReport, MethodKind, MethodSpec, Reply},
+    spec::{Answered, BoxFuture, ChannelSpec, End, Failure, HealthReport, MethodKind, MethodSpec},
 };
 
 const fn method(name: &'static str, answered: bool) -> MethodSpec {
@@ -81,7 +81,7 @@ impl Drop for Listed {
 }
 
 impl Upstream for Shared {
-    fn call(&self, _: usize, _: Bytes) -> Result<BoxFuture<Reply>, Error> {
+    fn call(&self, _: usize, _: Bytes) -> Result<BoxFuture<Answered>, Error> {
         Err(Error::config("there is nothing to call"))
     }
 

@@ -13,7 +13,8 @@ use crate::{
     error::{Error, Result},
     leader::{Connector, Sink, Upstream},
     spec::{
-        BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind, MethodSpec, Reply,
+        Answered, BoxFuture, ChannelSpec, End, Failure, Health, HealthReport, MethodKind,
+        MethodSpec,
     },
 };
 
@@ -67,7 +68,7 @@ impl Source {
 }
 
 impl Upstream for Source {
-    fn call(&self, _: usize, _: Bytes) -> Result<BoxFuture<Reply>, Error> {
+    fn call(&self, _: usize, _: Bytes) -> Result<BoxFuture<Answered>, Error> {
         Err(Error::config("there is nothing to call"))
     }
 
