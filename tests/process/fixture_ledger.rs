@@ -77,8 +77,10 @@ pub(crate) async fn agent(agent: &Agent, keys: &Keys, behaviour: &str) -> Result
     Ok(())
 }
 
+type Calling = tokio::task::JoinHandle<()>;
+
 /// What a worker does with its ledger.
-pub(crate) struct Calls(Option<(Cluster<Ledger>, Vec<tokio::task::JoinHandle<()>>, Arc<Counts>)>);
+pub(crate) struct Calls(Option<(Cluster<Ledger>, Vec<Calling>, Arc<Counts>)>);
 
 #[derive(Default)]
 struct Counts {
