@@ -372,21 +372,25 @@ impl Shared {
         let mut state = self.lock();
         self.make_room(&mut state);
         let is_linked = state.link_of(id).is_some();
-        if let Some(pending) = state.requests.call_mut(id)
-            && !cancels
-            && is_linked
-        {
+        // Wakers are dropped without the lock: one may be the last that keeps a task with calls.
+        if !cancels && is_linked {
             // What is queued can't be taken back: it runs to its end, and its answer says whether
             // it is published.
-            pending.is_abandoned = true;
-            return;
+            let waker = state.requests.abandon(id);
+            if waker.is_some() {
+                drop(state);
+                return drop(waker);
+            }
         }
-        if state.requests.close(id)
+        let waker = state.requests.close(id);
+        if waker.is_some()
             && let Some(link) = state.link_of(id)
         {
             let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
         state.leave_if_done();
+        drop(state);
+        drop(waker);
     }
 
     /// Answers a call.
@@ -417,8 +421,10 @@ impl Future for Answer<'_> {
         if std::mem::take(&mut self.is_registered) {
             return Poll::Pending;
         }
+        // Declared first, so that it is dropped after the lock.
+        let mut stale = None;
         let mut state = self.shared.lock();
-        match state.requests.poll_answer(self.id, cx.waker()) {
+        match state.requests.poll_answer(self.id, cx.waker(), &mut stale) {
             Poll::Ready(reply) => {
                 self.shared.make_room(&mut state);
                 drop(state);

@@ -132,11 +132,19 @@ impl Requests {
         }
     }
 
-    /// Takes the answer of a call, or notes whom it is to wake.
-    pub(super) fn poll_answer(&mut self, id: u64, waker: &Waker) -> Poll<Option<Reply>> {
+    /// Takes the answer of a call, or notes whom it is to wake. The waker that was noted before is put
+    /// into `stale`: dropping it may drop a task, and with it calls, so that it must not happen here.
+    pub(super) fn poll_answer(
+        &mut self,
+        id: u64,
+        waker: &Waker,
+        stale: &mut Option<Waker>,
+    ) -> Poll<Option<Reply>> {
         let Some(slot) = self.slot_mut(id) else { return Poll::Ready(None) };
         if let Call::Open(_, known) = &mut slot.call {
-            known.clone_from(waker);
+            if !known.will_wake(waker) {
+                *stale = Some(std::mem::replace(known, waker.clone()));
+            }
             return Poll::Pending;
         }
         let answered = std::mem::replace(&mut slot.call, Call::Free);
@@ -147,12 +155,28 @@ impl Requests {
         }
     }
 
-    /// Takes a call off the table. Whether it was not answered.
-    pub(super) fn close(&mut self, id: u64) -> bool {
-        let Some(slot) = self.slot_mut(id) else { return false };
-        let was_open = matches!(slot.call, Call::Open(..));
+    /// Nobody waits for a call any more, but it stays until it is answered. Its waker, which is to be
+    /// dropped without the lock, see [`Requests::poll_answer`].
+    pub(super) fn abandon(&mut self, id: u64) -> Option<Waker> {
+        match &mut self.slot_mut(id)?.call {
+            Call::Open(pending, waker) => {
+                pending.is_abandoned = true;
+                Some(std::mem::replace(waker, Waker::noop().clone()))
+            }
+            Call::Free | Call::Answered(_) => None,
+        }
+    }
+
+    /// Takes a call off the table. Its waker where it was not answered, which is to be dropped without
+    /// the lock, see [`Requests::poll_answer`].
+    pub(super) fn close(&mut self, id: u64) -> Option<Waker> {
+        let slot = self.slot_mut(id)?;
+        let call = std::mem::replace(&mut slot.call, Call::Free);
         self.free(id);
-        was_open
+        match call {
+            Call::Open(_, waker) => Some(waker),
+            Call::Free | Call::Answered(_) => None,
+        }
     }
 
     /// The earliest deadline after `now`. The callers of those that have passed are given to `wake`.
@@ -209,7 +233,7 @@ mod tests {
     }
 
     fn take(requests: &mut Requests, id: u64) -> Option<Reply> {
-        match requests.poll_answer(id, Waker::noop()) {
+        match requests.poll_answer(id, Waker::noop(), &mut None) {
             Poll::Ready(reply) => reply,
             Poll::Pending => panic!("{id} is not answered"),
         }
@@ -229,8 +253,8 @@ mod tests {
         let third = open(&mut requests, deadline);
         assert_eq!(third % (1 << PLACE_BITS), first % (1 << PLACE_BITS), "the place is used again");
         assert!(requests.answer(first, Ok(Bytes::new())).is_none());
-        assert!(!requests.close(first) && requests.call(third).is_some());
-        assert!(requests.close(third) && requests.close(second));
+        assert!(requests.close(first).is_none() && requests.call(third).is_some());
+        assert!(requests.close(third).is_some() && requests.close(second).is_some());
         assert_eq!(requests.calls().count(), 0);
     }
 
@@ -238,7 +262,7 @@ mod tests {
     fn what_nobody_waits_for_leaves_with_its_answer() {
         let mut requests = Requests::default();
         let id = open(&mut requests, Instant::now());
-        requests.call_mut(id).unwrap().is_abandoned = true;
+        assert!(requests.abandon(id).is_some());
         assert!(requests.answer(id, Ok(Bytes::new())).is_none());
         assert_eq!(requests.free.len(), 1);
     }

@@ -1,6 +1,11 @@
 //! What becomes of calls when the leader goes.
 
-use std::{error::Error as _, sync::atomic::Ordering::SeqCst};
+use std::{
+    error::Error as _,
+    pin::Pin,
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst, mpsc},
+    task::{Context, Wake, Waker},
+};
 
 use cluster_client::{Cluster, ErrorKind, Options, State};
 
@@ -175,4 +180,41 @@ async fn a_key_that_is_too_large_is_refused_here() {
     let State::Closed { cause } = watch.state() else { panic!("{:?}", watch.state()) };
     assert_eq!(cause.kind(), ErrorKind::TooLarge);
     assert_eq!(user.echo(vec![1]).await, Ok(vec![1]));
+}
+
+/// A task of another executor that is gone: all that keeps it, and its call, is a waker of it.
+struct Orphan {
+    /// It is there to be dropped.
+    _task: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Wake for Orphan {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[tokio::test]
+async fn a_waker_may_hold_the_last_of_a_task_with_a_call_of_its_own() {
+    let backend = Backend::new();
+    let user = lead::<Registry>(&backend, 0, calm()).await;
+    let call = || {
+        let user = user.clone();
+        let mut call: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { drop(user.slow().await) });
+        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        call
+    };
+    let orphan = || Waker::from(Arc::new(Orphan { _task: Mutex::new(call()) }));
+    // Polled by the orphan first, then by this task; and polled by the orphan, then dropped.
+    let (mut moved, mut dropped) = (call(), call());
+    for call in [&mut moved, &mut dropped] {
+        assert!(call.as_mut().poll(&mut Context::from_waker(&orphan())).is_pending());
+    }
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = moved.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(dropped);
+        let _ = done.send(());
+    });
+    until("no deadlock", || is_done.try_recv().is_ok()).await;
 }
