@@ -33,25 +33,16 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How many clients ask at a time in the demonstration.
 const CLIENTS: usize = 16;
 
-#[tokio::main]
-pub(crate) async fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let keep = std::env::args().any(|argument| argument == "--keep");
     let address = if keep { "127.0.0.1:7001" } else { "127.0.0.1:0" };
-    let ran = Master::builder()
+    Master::builder()
         .workers(2)
         .listen("http", address)
         .agent(agent)
         .worker(worker)
         .observe(move |handle| observe(handle, keep))
-        .run()
-        .await;
-    match ran {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+        .run_blocking()
 }
 
 /// Here the one client of each upstream would be led; see the other examples.

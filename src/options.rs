@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use crate::error::{Error, Result};
 
 /// Timings and bounds of a [`Cluster`](crate::Cluster). [`Options::default`] is right for most. No
@@ -54,7 +52,8 @@ pub struct Options {
     /// Most bytes queued to, or partly received from, one peer; for what is partly received that
     /// of the leader holds. Default 64 MiB.
     pub max_queued: usize,
-    /// Most calls in flight on one link; more wait within their deadline. Default 1,024.
+    /// Most calls in flight on one link; more wait within their deadline. Default 1,024, at most
+    /// 1,048,575.
     pub max_in_flight: usize,
     /// Most topics that one follower subscribes to. Default 10,000.
     pub max_subscriptions: usize,
@@ -92,6 +91,9 @@ impl Default for Options {
 
 /// Longest of all times; a deadline that is farther off than the clock reaches is none.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// As many calls as a request's id can tell apart by their place.
+pub(crate) const MAX_IN_FLIGHT: usize = (1 << 20) - 1;
 
 impl Options {
     /// Checks that the options make sense together.
@@ -131,10 +133,9 @@ impl Options {
                 return Err(Error::config(format!("options.{name} is zero; give at least 1")));
             }
         }
-        if self.max_in_flight > Semaphore::MAX_PERMITS {
+        if self.max_in_flight > MAX_IN_FLIGHT {
             return Err(Error::config(format!(
-                "options.max_in_flight must be at most {}",
-                Semaphore::MAX_PERMITS
+                "options.max_in_flight must be at most {MAX_IN_FLIGHT}"
             )));
         }
         if self.heartbeat * 2 > self.stale_after {

@@ -39,8 +39,7 @@ struct Plan {
     requests_a_second: u32,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let has = |flag: &str| std::env::args().any(|argument| argument == flag);
     let plan = if has("--smoke") {
         Plan { reloads: 2, requests_a_second: 200 }
@@ -51,21 +50,13 @@ async fn main() -> ExitCode {
         println!("nothing is measured without `cargo bench`");
         return ExitCode::SUCCESS;
     };
-    let ran = Master::builder()
+    Master::builder()
         .workers(WORKERS)
         .listen("http", "127.0.0.1:0")
         .agent(agent)
         .worker(worker)
         .observe(move |handle| observe(handle, plan))
-        .run()
-        .await;
-    match ran {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+        .run_blocking()
 }
 
 async fn agent(agent: Agent) -> Result<()> {

@@ -37,8 +37,9 @@ impl TopicHandle {
         let Some(entry) = state.topics.get(&self.id) else { return };
         if state.handed_over.contains(&item.generation) {
             // The leader that had it is gone or goes, and it is nobody else's.
+            drop(state);
             if !done {
-                entry.topic.delivered(Item { redelivered: true, ..item.clone() });
+                self.topic.delivered(Item { redelivered: true, ..item.clone() });
             }
             return;
         }

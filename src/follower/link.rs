@@ -455,8 +455,10 @@ impl LinkEnd<'_> {
     fn delivered(&self, id: u64, deliver: &pb::Deliver, value: Bytes) {
         let state = self.shared.lock();
         let found = state.topics.values().find(|entry| entry.request == id);
-        if let Some(entry) = found {
-            entry.topic.delivered(Item {
+        let topic = found.map(|entry| Arc::clone(&entry.topic));
+        drop(state);
+        if let Some(topic) = topic {
+            topic.delivered(Item {
                 number: deliver.item,
                 redelivered: deliver.redelivered,
                 value: ItemValue::Encoded(value),

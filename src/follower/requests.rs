@@ -9,14 +9,16 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::call::Pending;
-use crate::{id_map::IdMap, spec::Reply};
+use crate::{id_map::IdMap, options::MAX_IN_FLIGHT, spec::Reply};
 
 /// Low bits of an id: the place of a call, from 1; 0 for what is no call. The others count up, so
 /// that ids are in the order of the requests, and none is used again.
 const PLACE_BITS: u32 = 20;
 
-/// Most calls that can be on the table.
+/// Most calls that can be on the table, those that nobody waits for included.
 pub(super) const MAX_CALLS: usize = (1 << PLACE_BITS) - 1;
+
+const _: () = assert!(MAX_IN_FLIGHT <= MAX_CALLS);
 
 /// What a request that is no call is about.
 pub(super) enum Request {

@@ -4,6 +4,8 @@ use std::{fmt, os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind};
+
 /// Which process of the cluster: its role, and of a worker its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "role", content = "index", rename_all = "lowercase")]
@@ -69,6 +71,13 @@ impl Exit {
             Self::Code(code) => code,
             Self::Signal(signal) => 128 + signal,
         }
+    }
+}
+
+impl Exit {
+    /// Of a process that ends with this error.
+    pub(super) fn of(error: &Error) -> Self {
+        if error.kind() == ErrorKind::Panicked { Self::Panicked } else { Self::Failed }
     }
 }
 

@@ -219,7 +219,14 @@ fn a_start_in_the_foreground_gives_up_at_its_timeout() {
     let home = Home::new("agent=hang");
     let ran = home.run("start --title one --timeout 0.5");
     assert_eq!(ran.code, Some(1), "{ran:#?}");
-    assert!(ran.stderr.contains("not ready within 500ms"), "{ran:#?}");
+    assert_eq!(ran.stderr.matches("not ready within 500ms").count(), 1, "{ran:#?}");
+
+    let log = home.path().join("one.log");
+    let mut command = home.command("start --title one --timeout 0.5");
+    let ran = finish(command.arg("--stdout").arg(&log).spawn().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let text = fs::read_to_string(log).unwrap();
+    assert_eq!(text.matches("not ready within 500ms").count(), 1, "{text}");
     home.assert_clean();
 }
 

@@ -149,7 +149,9 @@ fn a_reload_replaces_all_and_a_failing_one_says_why() {
     assert_eq!(pid(&before, "worker", 0), pid(&after, "worker", 0), "the old one serves");
     let failure = after["last_reload"]["failure"].as_str().unwrap();
     assert!(failure.contains("a line before the failure"), "{failure}");
-    assert!(home.ok("status --title one").contains("no upstream for the fixture"));
+    let table = home.ok("status --title one");
+    assert!(table.contains("no upstream for the fixture"), "{table}");
+    assert_eq!(table.matches("the reload ").count(), 1, "{table}");
     home.ok("stop --title one");
 }
 

@@ -102,6 +102,7 @@ fn a_reload_that_fails_is_over_too_and_says_why() {
     let over = manager.wait("READY=1");
     let status = over.lines().find(|line| line.starts_with("STATUS=")).unwrap();
     assert!(status.contains("no upstream for the fixture"), "{over}");
+    assert_eq!(status.matches("the reload failed").count(), 1, "{over}");
     assert_eq!(over.lines().count(), 2, "no line of a log is a message of its own: {over}");
     home.ok("stop --title one");
     assert_eq!(finish(master).code, Some(0));
@@ -135,10 +136,13 @@ fn a_start_that_fails_is_never_ready() {
 fn a_socket_of_the_service_manager_is_taken_by_its_name() {
     let home = Home::new("workers=1 listen=http@127.0.0.1:0");
     let mut master = activate(&home, "http");
+    let stdout = master.stdout.as_mut().unwrap();
+    let (mut line, mut byte) = (String::new(), [0]);
     // Unbuffered, so that the rest stays for later.
-    let stdout = master.stdout.as_mut().unwrap().bytes();
-    let port: Vec<u8> = stdout.map(Result::unwrap).take_while(|byte| *byte != b'\n').collect();
-    let port: u16 = String::from_utf8(port).unwrap().parse().unwrap();
+    while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.push(char::from(byte[0]));
+    }
+    let port: u16 = line.parse().unwrap();
     // It waits in the backlog until a worker is there.
     let mut pid = String::new();
     TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut pid).unwrap();

@@ -17,6 +17,7 @@ use std::{
 
 use cluster_client::{Agent, Change, Cluster, Error, Result, Worker, cluster_client};
 use futures::{Stream, StreamExt as _};
+use tokio::task::JoinHandle;
 
 use crate::fixture::{Keys, say};
 
@@ -78,7 +79,13 @@ pub(crate) async fn agent(agent: &Agent, keys: &Keys, behaviour: &str) -> Result
 }
 
 /// What a worker does with its ledger.
-pub(crate) struct Calls(Option<(Cluster<Ledger>, Vec<tokio::task::JoinHandle<()>>, Arc<Counts>)>);
+pub(crate) struct Calls(Option<Calling>);
+
+struct Calling {
+    ledger: Cluster<Ledger>,
+    loops: Vec<JoinHandle<()>>,
+    counts: Arc<Counts>,
+}
 
 #[derive(Default)]
 struct Counts {
@@ -99,7 +106,7 @@ pub(crate) async fn worker(worker: &Worker, name: &str, behaviour: &str) -> Resu
         tokio::spawn(call(worker, ledger.clone(), name, number, Arc::clone(&counts)))
     });
     let loops = loops.collect();
-    Ok(Calls(Some((ledger, loops, counts))))
+    Ok(Calls(Some(Calling { ledger, loops, counts })))
 }
 
 async fn watch(ledger: Cluster<Ledger>, name: String) {
@@ -139,7 +146,7 @@ async fn call(
 impl Calls {
     /// When the worker shuts down.
     pub(crate) async fn end(self, name: &str) -> Result<()> {
-        let Some((ledger, loops, counts)) = self.0 else { return Ok(()) };
+        let Some(Calling { ledger, loops, counts }) = self.0 else { return Ok(()) };
         for each in loops {
             let ended = each.await;
             ended

@@ -19,7 +19,22 @@ crate::tests![
     a_panic_in_a_task_does_not_end_its_process,
     whoever_holds_stderr_open_does_not_hold_up_the_restart,
     restarts_leave_nothing_behind_in_the_master,
+    nobody_waits_for_the_answer_of_the_dead,
 ];
+
+fn nobody_waits_for_the_answer_of_the_dead() {
+    let (mut cluster, asks) = Cluster::asked("workers=1 backoff_ms=50");
+    let pid = cluster.pid("worker-0");
+    send(pid, Signal::KILL);
+    cluster.wait(" ready worker 0 ");
+    // One that is asked and says nothing holds the answer up for a second, each time.
+    until("the status is there within the second", || {
+        let begin = Instant::now();
+        asks.status();
+        begin.elapsed() < Duration::from_millis(900)
+    });
+    drop(stop(cluster));
+}
 
 /// The pid of the next one that is started.
 fn next_start(cluster: &mut Cluster, process: &str) -> (u32, String) {

@@ -1,19 +1,21 @@
 //! Starts fixtures, reads what they say, and knows who is alive.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 pub(crate) use rustix::process::Signal;
-use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, waitpid};
 
 /// How long a test waits for what must happen. Far beyond what it takes, for busy machines.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,9 +34,12 @@ pub(crate) struct Cluster {
     /// How many of them were looked at by `wait`.
     read: usize,
     stderr: Option<JoinHandle<String>>,
-    /// Whether its pids are those of another namespace, and mean nothing here.
-    pids_are_foreign: bool,
+    /// What all its processes have in their environment, and nobody else.
+    mark: String,
 }
+
+/// Names the cluster of a test in the environment of its processes.
+const MARK: &str = "CLUSTER_TEST_MARK";
 
 impl Cluster {
     /// Starts a fixture with these arguments.
@@ -46,6 +51,10 @@ impl Cluster {
     pub(crate) fn start_command(mut command: Command, arguments: &str) -> Self {
         command.arg("--fixture").args(arguments.split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("{}-{number}", std::process::id());
+        command.env(MARK, &mark);
         let mut master = command.spawn().unwrap();
         let (sender, lines) = channel();
         let stdout = BufReader::new(master.stdout.take().unwrap());
@@ -62,14 +71,7 @@ impl Cluster {
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Self {
-            master,
-            lines,
-            said: Vec::new(),
-            read: 0,
-            stderr: Some(stderr),
-            pids_are_foreign: false,
-        }
+        Self { master, lines, said: Vec::new(), read: 0, stderr: Some(stderr), mark }
     }
 
     /// Starts a fixture and waits until its cluster is ready.
@@ -88,9 +90,7 @@ impl Cluster {
             command.args(["--user", "--map-root-user"]);
         }
         command.arg(std::env::current_exe().unwrap());
-        let mut cluster = Self::start_command(command, arguments);
-        cluster.pids_are_foreign = true;
-        cluster
+        Self::start_command(command, arguments)
     }
 
     /// As `ready`, of a cluster whose master's handle can be asked.
@@ -201,40 +201,32 @@ impl Cluster {
         (status, stderr.unwrap_or_default())
     }
 
-    /// All pids that were named in a line.
-    pub(crate) fn pids(&self) -> BTreeSet<u32> {
-        if self.pids_are_foreign {
-            return BTreeSet::new();
-        }
-        let spoke = |line: &String| line.split(' ').nth(1)?.parse().ok();
-        let named = |line: &String| {
-            let mut words = line.split(' ').rev();
-            let started = line.contains(" started ");
-            let other = ["grandchild", "late", "nests"].iter().any(|word| line.contains(word));
-            // After the pid of one that was started stands its generation.
-            let pid = if started { words.nth(1) } else { words.next().filter(|_| other) };
-            pid?.parse().ok()
-        };
-        let said = self.said.iter();
-        let pids = said.flat_map(|line| [spoke(line), named(line)]).flatten();
-        // They may be killed. 1 is no child of anybody here, however a line looks.
-        pids.filter(|pid| *pid > 1).collect()
-    }
-
+    /// All processes of this cluster that are alive, the master and what they started included.
+    /// They may be killed, so no line is believed: only the environment tells whose they are.
     fn alive(&self) -> Vec<u32> {
-        self.pids().into_iter().filter(|pid| is_alive(*pid)).collect()
+        let mark = format!("{MARK}={}", self.mark);
+        let is_ours = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+        };
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| is_alive(*pid) && is_ours(pid)).collect()
     }
 }
 
 impl Drop for Cluster {
     /// A test that failed must not leave processes behind.
     fn drop(&mut self) {
-        for pid in self.pids().into_iter().chain([self.master()]) {
-            if is_alive(pid) {
-                send(pid, Signal::KILL);
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let alive = self.alive();
+            // One that was seen may have forked before it was killed.
+            if alive.is_empty() || Instant::now() > limit {
+                break;
             }
-            // What children started has no line of its own. There may be no such group any more.
-            let _ = kill_process_group(to_pid(pid), Signal::KILL);
+            alive.into_iter().for_each(|pid| send(pid, Signal::KILL));
+            thread::sleep(Duration::from_millis(2));
         }
         let _ = self.master.wait();
     }

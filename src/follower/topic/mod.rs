@@ -215,21 +215,20 @@ impl Topic {
         values: impl Iterator<Item = (pb::Update, Bytes)>,
         is_burst: bool,
     ) {
-        let mut inner = self.lock();
-        let before = inner.last_seq;
-        let mut values = values.peekable();
-        let mut is_changed = false;
-        while let Some((update, payload)) = values.next() {
-            // The last of them may be kept for long.
-            let is_brief = is_burst && values.peek().is_some();
-            is_changed |= self.take(&mut inner, generation, update, payload, is_brief);
-        }
-        if inner.last_seq != before {
-            self.show_newest(&inner);
-        }
-        if is_changed {
-            inner.wake();
-        }
+        self.change(|inner| {
+            let before = inner.last_seq;
+            let mut values = values.peekable();
+            let mut is_changed = false;
+            while let Some((update, payload)) = values.next() {
+                // The last of them may be kept for long.
+                let is_brief = is_burst && values.peek().is_some();
+                is_changed |= self.take(inner, generation, update, payload, is_brief);
+            }
+            if inner.last_seq != before {
+                self.show_newest(inner);
+            }
+            is_changed
+        });
     }
 
     /// Takes one value. Whether subscribers have something to see.
@@ -270,12 +269,13 @@ impl Topic {
 
     /// A value that never was encoded, as in a fake.
     pub(crate) fn push_decoded(&self, value: Decoded) {
-        let mut inner = self.lock();
-        inner.told = (self.reach.generation(), Told::Live);
-        inner.total += 1;
-        self.keep(&mut inner, Bytes::new(), OnceLock::from(Ok(value)));
-        self.show_newest(&inner);
-        inner.wake();
+        self.change(|inner| {
+            inner.told = (self.reach.generation(), Told::Live);
+            inner.total += 1;
+            self.keep(inner, Bytes::new(), OnceLock::from(Ok(value)));
+            self.show_newest(inner);
+            true
+        });
     }
 
     fn keep(&self, inner: &mut Inner, bytes: Bytes, decoded: OnceLock<Result<Decoded, Error>>) {
@@ -310,27 +310,30 @@ impl Topic {
             None => return,
         };
         let generation = self.reach.generation();
-        let mut inner = self.lock();
-        inner.told = (generation, told);
-        inner.wake();
+        self.change(|inner| {
+            inner.told = (generation, told);
+            true
+        });
     }
 
     /// The leader does not take the subscription for now.
     pub(super) fn refused(&self, cause: Error) {
         let generation = self.reach.generation();
-        let mut inner = self.lock();
-        let since = match inner.state(self.reach.sight()) {
-            State::Stale { since, .. } => since,
-            _ => Instant::now(),
-        };
-        inner.told = (generation, Told::Stale(since, cause));
-        inner.wake();
+        self.change(|inner| {
+            let since = match inner.state(self.reach.sight()) {
+                State::Stale { since, .. } => since,
+                _ => Instant::now(),
+            };
+            inner.told = (generation, Told::Stale(since, cause));
+            true
+        });
     }
 
     pub(crate) fn delivered(&self, item: Item) {
-        let mut inner = self.lock();
-        inner.items.push_back(item);
-        inner.wake();
+        self.change(|inner| {
+            inner.items.push_back(item);
+            true
+        });
     }
 
     /// The link is lost: its work items go to others.
@@ -339,22 +342,34 @@ impl Topic {
     }
 
     pub(crate) fn close(&self, cause: Error) {
-        let mut inner = self.lock();
-        inner.closed.get_or_insert(cause);
-        inner.items.clear();
-        inner.wake();
+        self.change(|inner| {
+            inner.closed.get_or_insert(cause);
+            inner.items.clear();
+            true
+        });
     }
 
     /// Nothing follows; what is here can still be taken.
     pub(crate) fn end(&self, cause: Error) {
-        let mut inner = self.lock();
-        inner.closed.get_or_insert(cause);
-        inner.wake();
+        self.change(|inner| {
+            inner.closed.get_or_insert(cause);
+            true
+        });
     }
 
     /// Lets all subscribers look again.
     pub(super) fn wake(&self) {
-        self.lock().wake();
+        self.change(|_| true);
+    }
+
+    /// Changes the topic, and wakes its subscribers where it says so. They are woken without the
+    /// lock, because what a waker runs or drops may use the topic.
+    fn change(&self, change: impl FnOnce(&mut Inner) -> bool) {
+        let mut inner = self.lock();
+        let is_seen = change(&mut inner);
+        let wakers = if is_seen { std::mem::take(&mut inner.wakers) } else { Vec::new() };
+        drop(inner);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -411,12 +426,6 @@ impl Inner {
         match self.wakers.iter_mut().find(|(known, _)| *known == id) {
             Some((_, waker)) => waker.clone_from(cx.waker()),
             None => self.wakers.push((id, cx.waker().clone())),
-        }
-    }
-
-    fn wake(&mut self) {
-        for (_, waker) in self.wakers.drain(..) {
-            waker.wake();
         }
     }
 }

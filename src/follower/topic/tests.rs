@@ -1,8 +1,11 @@
 //! What subscribers of one topic see of its frames.
 
 use std::{
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -86,4 +89,34 @@ fn values_that_arrive_together_are_shown_as_if_they_came_one_by_one() {
     topic.update(GENERATION, values, true);
     assert_eq!(topic.newest().unwrap().bytes, b"e"[..]);
     assert_eq!(values_of(&topic, &mut cursor), [0, 0, 2, 0]);
+}
+
+/// A waker that uses the topic, as one does that drops the last hold on a task with a subscription.
+struct UsesTopic(Arc<Topic>, AtomicUsize);
+
+impl Wake for UsesTopic {
+    fn wake(self: Arc<Self>) {
+        if self.0.inner.try_lock().is_ok() {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn wakers_may_use_the_topic() {
+    let topic = Arc::new(topic());
+    let mut cursor = topic.cursor();
+    let uses_topic = Arc::new(UsesTopic(Arc::clone(&topic), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&uses_topic));
+    let mut register = || {
+        let _ = values_of(&topic, &mut cursor);
+        assert!(topic.poll_event(&mut cursor, &mut Context::from_waker(&waker)).is_pending());
+    };
+    register();
+    update(&topic, version(1), b"a");
+    register();
+    topic.wake();
+    register();
+    topic.close(crate::error::Error::closed("the test"));
+    assert_eq!(uses_topic.1.load(Ordering::Relaxed), 3);
 }

@@ -124,8 +124,14 @@ impl From<io::Error> for NoAnswer {
 /// The process at the other end, if it is this user's.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn listener(stream: &UnixStream) -> Result<Option<Pid>> {
-    let peer = rustix::net::sockopt::socket_peercred(stream)
-        .map_err(|error| Error::io("can't tell who runs the instance", &error.into()))?;
+    // A process of another pid namespace has no number here.
+    let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|_| {
+        Error::new(
+            ErrorKind::Process,
+            "can't tell who runs the instance: its master is in another container (pid namespace); \
+             give the command there",
+        )
+    })?;
     if peer.uid != rustix::process::geteuid() {
         return Err(Error::config("the control socket belongs to another user"));
     }

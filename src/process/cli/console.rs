@@ -270,10 +270,6 @@ async fn report(master: &MasterHandle, about: &About) -> Result<Report> {
         running: true,
         logs: about.logs.clone(),
         status: master.status().await?,
-        #[cfg(feature = "schedule")]
-        jobs: master.jobs().await.iter().flat_map(serde_json::to_value).collect(),
-        #[cfg(not(feature = "schedule"))]
-        jobs: Vec::new(),
     })
 }
 

@@ -165,10 +165,11 @@ impl Instance {
     /// The directory is not this user's alone, or the socket can't be used.
     pub(super) fn connect(&self) -> Result<Option<UnixStream>> {
         for directory in &self.path {
-            if fs::symlink_metadata(directory).is_err() {
-                return Ok(None);
+            match fs::symlink_metadata(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                // Where it can't be looked at, nobody knows whether one runs.
+                _ => runtime_dir::check(directory)?,
             }
-            runtime_dir::check(directory)?;
         }
         match UnixStream::connect(self.file("control")) {
             Ok(stream) => Ok(Some(stream)),
@@ -236,8 +237,12 @@ impl Lock {
     /// Removes the instance's directory, and those above it if they are empty.
     fn remove(self) {
         let Instance { path: [base, all, own], .. } = &self.instance;
-        // What is missing need not be removed; what is not empty has other instances or tokens.
-        let _ = fs::remove_dir_all(own);
+        // The lock last, and by its name: whoever makes another one from then on keeps it, since the
+        // directory is not empty. What is missing need not be removed; what is not empty has other
+        // instances or tokens.
+        let _ = fs::remove_file(own.join("control"));
+        let _ = fs::remove_file(own.join("lock"));
+        let _ = fs::remove_dir(own);
         let _ = fs::remove_dir(all);
         let _ = fs::remove_dir(base);
     }
@@ -302,6 +307,15 @@ mod tests {
         assert!(instance.connect().unwrap().is_none());
         let (_claim, _listener) = instance.lock().unwrap().bind().unwrap();
         assert!(instance.connect().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_that_can_not_be_looked_at_is_no_sign_that_nothing_runs() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = instance(&file, "app").connect().unwrap_err();
+        assert!(error.to_string().contains("file/cluster-client"), "{error}");
     }
 
     #[test]

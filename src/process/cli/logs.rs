@@ -47,7 +47,10 @@ pub(super) fn logs(instance: &Instance, lines: u32, follow: bool) -> Result<Exit
         }
         shown = Some(index);
     }
-    while follow {
+    if !follow {
+        return Ok(Exit::Clean);
+    }
+    loop {
         for (index, file) in watched.iter_mut().enumerate() {
             let text = file.new_bytes().map_err(|error| failed(&file.path, &error))?;
             if text.is_empty() {
@@ -61,7 +64,6 @@ pub(super) fn logs(instance: &Instance, lines: u32, follow: bool) -> Result<Exit
         }
         thread::sleep(LOOK);
     }
-    Ok(Exit::Clean)
 }
 
 /// The last lines of a file; none where it can't be read.

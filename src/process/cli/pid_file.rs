@@ -79,6 +79,11 @@ enum Content {
 
 fn read(path: &Path) -> io::Result<Content> {
     let mut text = Vec::new();
+    match fs::metadata(path) {
+        // To open a pipe would wait for somebody at its other end.
+        Ok(meta) if !meta.is_file() => return Ok(Content::Other),
+        _ => {}
+    }
     match fs::File::open(path) {
         Ok(file) => file.take(64).read_to_end(&mut text)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
@@ -135,6 +140,15 @@ mod tests {
         fs::write(&path, "1\n").unwrap();
         drop(file);
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = PidFile::write(&path).unwrap_err().to_string();
+        assert!(error.contains("something else"), "{error}");
     }
 
     #[test]

@@ -69,16 +69,24 @@ fn lead(
         // In the background the launcher has an eye on it, and stays until it is over.
         start_limit: start.timeout.filter(|_| launcher.is_none()),
     };
+    let told = launcher.as_ref().map(Launcher::try_clone).transpose()?;
     let logs = logs.unwrap_or(Logs { stdout: Sink::Stdout, stderr: Sink::Stderr });
     let outcome = cluster
         .given(sockets)
         .logs(logs)
         .console(move |master| console::run(master, listener, launcher, about))
         .lead();
-    if let Err(error) = &outcome {
-        // Here, while the lines still go to the log.
-        report(error);
-    }
+    let outcome = match outcome {
+        // Here and only here, while the lines still go to the log.
+        Err(error) if own_lines.is_some() => {
+            report(&error);
+            if let Some(told) = told {
+                told.failed(&error);
+            }
+            Ok(Exit::of(&error))
+        }
+        outcome => outcome,
+    };
     drop((own_lines, pid_file, claim));
     outcome
 }

@@ -34,8 +34,6 @@ pub(super) struct Report {
     pub(super) logs: Option<LogPaths>,
     #[serde(flatten)]
     pub(super) status: Status,
-    /// The scheduled jobs, in the form of `JobStatus`.
-    pub(super) jobs: Vec<Value>,
 }
 
 /// Shows how an instance is.
@@ -89,7 +87,9 @@ fn table(report: &Report) -> String {
         text.push('\n');
         text.push_str(&columns(channels));
     }
-    let jobs = jobs(&report.jobs);
+    // As programs see them; without the feature there are none.
+    let value = serde_json::to_value(status).unwrap_or_default();
+    let jobs = jobs(value["jobs"].as_array().map_or(&[], Vec::as_slice));
     if jobs.len() > 1 {
         text.push('\n');
         text.push_str(&columns(jobs));
@@ -103,8 +103,10 @@ fn processes(status: &Status) -> Vec<Vec<String>> {
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for process in &status.processes {
         let mut state = lower(&process.state);
-        if process.silent {
-            state.push_str(", does not answer");
+        match process.unresponsive {
+            Some(how) => drop(write!(state, ", {how}")),
+            None if process.silent => state.push_str(", does not answer"),
+            None => {}
         }
         if let Some(pause) = process.restart_in {
             let _ = write!(state, ", starts in {}", short(pause));
@@ -180,7 +182,7 @@ fn troubles(text: &mut String, status: &Status) {
         let ago = SystemTime::now().duration_since(reload.at).unwrap_or_default();
         match &reload.failure {
             None => drop(writeln!(text, "\nreloaded {} ago", short(ago))),
-            Some(why) => drop(writeln!(text, "\nthe reload {} ago failed: {why}", short(ago))),
+            Some(why) => drop(writeln!(text, "\n{} ago: {why}", short(ago))),
         }
     }
     for process in &status.processes {
@@ -252,16 +254,14 @@ mod tests {
         let json = serde_json::json!({
             "title": "app", "running": true, "logs": null,
             "pid": 10, "port": 4000, "phase": "running", "uptime_seconds": 3700.0,
-            "generation": 2, "workers": 2, "last_reload": null, "jobs": [{
-                "name": "tidy", "schedule": "every 30s", "next": null, "running": [],
-                "last": [{ "result": "succeeded" }],
-            }],
+            "generation": 2, "workers": 2, "last_reload": null,
             "processes": [
                 {
                     "role": "agent", "pid": 11, "state": "ready", "generation": 0,
                     "uptime_seconds": 100_000.0, "restarts": 0, "restart_in_seconds": null,
                     "last_death": null, "rss_bytes": 3_145_728, "cpu_seconds": 1.25,
-                    "silent": false,
+                    "unresponsive": "blocked",
+                    "silent": false, "panics": 0,
                     "channels": [{
                         "channel": "Registry", "role": "leader", "followers": 2, "topics": 1,
                         "publications": 3, "failures": 0, "trouble": null,
@@ -270,8 +270,8 @@ mod tests {
                 {
                     "role": "worker", "index": 0, "pid": 12, "state": "ready", "generation": 0,
                     "uptime_seconds": 61.0, "restarts": 0, "restart_in_seconds": null,
-                    "last_death": null, "rss_bytes": null, "cpu_seconds": null, "silent": true,
-                    "channels": null,
+                    "last_death": null, "rss_bytes": null, "cpu_seconds": null, "silent": true, "panics": 0,
+                    "channels": null, "unresponsive": null,
                 },
                 {
                     "role": "worker", "index": 1, "pid": null, "state": "failed", "generation": 5,
@@ -280,7 +280,8 @@ mod tests {
                         "ago_seconds": 7.0, "reason": "worker 1 (pid 13) died of signal 9",
                         "lines": ["its last line"],
                     },
-                    "rss_bytes": null, "cpu_seconds": null, "silent": false, "channels": null,
+                    "rss_bytes": null, "cpu_seconds": null, "silent": false, "panics": 0, "channels": null,
+                    "unresponsive": null,
                 },
             ],
         });
@@ -289,20 +290,30 @@ mod tests {
 app: running, pid 10, for 1 h 1 min, cluster port 4000, 2 workers, 2 reloads
 
 PROCESS   PID  STATE                   UPTIME     RESTARTS  RSS      CPU
-agent     11   ready                   1 d 3 h    0         3.0 MiB  1.2 s
+agent     11   ready, blocked          1 d 3 h    0         3.0 MiB  1.2 s
 worker 0  12   ready, does not answer  1 min 1 s  0         -        -
 worker 1  -    failed, starts in 4 s   -          5         -        -
 
 CHANNEL   PROCESS  ROLE
 Registry  agent    leader  2 followers, 1 topics, 3 publications, 0 failures
 
-JOB   WHEN       NEXT  RUNNING  LAST
-tidy  every 30s  -     0        succeeded
-
 7 s ago: worker 1 (pid 13) died of signal 9
   its last line
 ";
         assert_eq!(table(&report), expected);
+    }
+
+    #[test]
+    fn jobs_have_a_table_of_their_own() {
+        let job = serde_json::json!({
+            "name": "tidy", "schedule": "every 30s", "next": null, "running": [],
+            "last": [{ "result": "failed" }, { "result": "succeeded" }],
+        });
+        let expected = "\
+JOB   WHEN       NEXT  RUNNING  LAST
+tidy  every 30s  -     0        succeeded
+";
+        assert_eq!(columns(jobs(&[job])), expected);
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Manager {
                 send(&[NotifyState::Ready, NotifyState::Status(&status)]);
             }
             MasterEvent::ReloadFailed { reason } => {
-                let status = one_line(&format!("running; the reload failed: {reason}"));
+                let status = one_line(&format!("running; {reason}"));
                 send(&[NotifyState::Ready, NotifyState::Status(&status)]);
             }
             MasterEvent::Died(death) => {

@@ -391,7 +391,7 @@ impl MasterBuilder {
         };
         let exit = outcome.unwrap_or_else(|error| {
             report(&error);
-            if error.kind() == ErrorKind::Panicked { Exit::Panicked } else { Exit::Failed }
+            Exit::of(&error)
         });
         ExitCode::from(u8::try_from(exit.code()).unwrap_or(1))
     }

@@ -153,6 +153,9 @@ pub struct Death {
     /// After what time it is started again. `None` where its death ends what it was started for: the
     /// start of the cluster, or a reload.
     pub restart_in: Option<Duration>,
+    /// The last lines that it wrote to stderr, at most 20. None with
+    /// [`inherit_stderr`](super::MasterBuilder::inherit_stderr).
+    pub lines: Vec<String>,
 }
 
 impl fmt::Display for Death {
@@ -182,6 +185,7 @@ mod tests {
             reason: None,
             ready_for: None,
             restart_in: None,
+            lines: Vec::new(),
         };
         assert_eq!(death.to_string(), "worker 2 (pid 123) died of signal 9");
         death.reason = Some("failed: no route".into());

@@ -128,7 +128,12 @@ pub(super) use system::{children, has_mark, is_debugged, own_group, usage};
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{os::unix::process::CommandExt, process::Command, time::Instant};
+    use std::{
+        io::{Read, Write},
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -176,8 +181,8 @@ child.kill()
 ";
         let mut debugger = Command::new("python3")
             .args(["-c", debugger])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut said = String::new();
@@ -208,11 +213,16 @@ child.kill()
     fn the_mark_is_that_of_this_very_process() {
         let me = std::process::id();
         for (mark, is_ours) in [(me.to_string(), true), ((me + 1).to_string(), false)] {
-            let mut child = Command::new("sleep")
-                .arg("1000")
+            let mut child = Command::new("cat")
                 .env("CLUSTER_CLIENT_MASTER", mark)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
+            // `spawn` returns while the kernel still sets up the new program, and until it has, the
+            // environment reads as empty. A program that answers is there.
+            child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
             assert_eq!(has_mark(child.id().cast_signed()), is_ours);
             child.kill().unwrap();
             child.wait().unwrap();

@@ -312,6 +312,11 @@ impl Supervisor {
                 self.judge.take(pid);
                 self.inspector.watch(pid);
             }
+            // Only now, since what it said last was heard after it was reaped.
+            if let Event::Exited { pid, .. } = event {
+                self.forget(pid);
+                self.panics.bury(pid);
+            }
             for action in self.dispatcher.handle(Instant::now(), event) {
                 match action {
                     Action::Spawn { process, generation, build, workers, lead } => {
@@ -526,8 +531,6 @@ impl Supervisor {
         let gone: Vec<_> =
             children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
         for (pid, exit) in gone {
-            self.judge.forget(pid);
-            self.panics.bury(pid);
             if let Some(child) = self.children.remove(&pid) {
                 tokio::spawn(bury(child, exit, self.hears.clone()));
             }

@@ -192,9 +192,13 @@ impl Jobs {
 
     fn remove(&self, name: &str) {
         let mut table = self.table();
-        if table.jobs.remove(name).is_some() {
+        let removed = table.jobs.remove(name);
+        if removed.is_some() {
             (self.say)(Body::UnscheduleJob(UnscheduleJob { name: name.to_owned() }));
         }
+        // What the closure holds is the user's, and its end may come back here.
+        drop(table);
+        drop(removed);
     }
 
     /// Takes a frame of the master's that is about runs. It is called on the control thread, so it
@@ -204,7 +208,7 @@ impl Jobs {
             Body::OfferRun(offer) => self.offered(offer),
             Body::RunGranted(granted) => {
                 if let Some(claim) = self.table().claims.remove(&granted.offer) {
-                    // A task that is gone has said that its run was cut.
+                    // A task that is gone has given the run back.
                     let _ = claim.send(());
                 }
             }
@@ -217,30 +221,12 @@ impl Jobs {
         let job = self.table().jobs.get(&*offer.job).cloned();
         match job {
             Some(job) if !self.is_stopping() && self.runs.len() < MAX_RUNS => {
-                let jobs = Arc::clone(self);
                 let runtime = job.runtime.clone();
-                runtime.spawn(self.runs.track_future(jobs.take(job, offer)));
+                let claim = Claim { jobs: Arc::clone(self), offer: offer.offer, is_open: true };
+                runtime.spawn(self.runs.track_future(claim.take(job, offer)));
             }
             _ => self.decline(offer.offer),
         }
-    }
-
-    /// Claims a run, and runs it if it is granted.
-    async fn take(self: Arc<Self>, job: Arc<Registered>, offer: OfferRun) {
-        let (claim, granted) = oneshot::channel();
-        self.table().claims.insert(offer.offer, claim);
-        (self.say)(Body::ClaimRun(ClaimRun { offer: offer.offer }));
-        // The master answers every claim; without it this process ends.
-        if granted.await.is_err() {
-            return;
-        }
-        let is_registered =
-            self.table().jobs.get(&job.name).is_some_and(|now| Arc::ptr_eq(now, &job));
-        if self.is_stopping() || !is_registered {
-            return self.decline(offer.offer);
-        }
-        let span = tracing::info_span!("schedule", job = %job.name, id = offer.run);
-        self.run(job, offer).instrument(span).await;
     }
 
     async fn run(&self, job: Arc<Registered>, offer: OfferRun) {
@@ -261,8 +247,10 @@ impl Jobs {
             }
         };
         let ended = tokio::select! {
-            ended = AssertUnwindSafe(panics::run_role(works)).catch_unwind() => ended,
+            // Nothing starts once it is cut off.
+            biased;
             () = self.cut.cancelled() => return,
+            ended = AssertUnwindSafe(panics::run_role(works)).catch_unwind() => ended,
         };
         let outcome = match ended {
             Ok(Some(Ok(()))) => RunOutcome::Succeeded,
@@ -289,8 +277,9 @@ impl Jobs {
         self.cut.cancel();
     }
 
+    /// Whether no run is to start any more.
     fn is_stopping(&self) -> bool {
-        *self.stop.borrow()
+        *self.stop.borrow() || self.cut.is_cancelled()
     }
 
     fn decline(&self, offer: u64) {
@@ -299,6 +288,47 @@ impl Jobs {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An offer until its run starts. Whatever becomes of the task, also where its runtime ends first,
+/// the master gets the run back: one that it granted and that nobody has would hold up its job for
+/// ever.
+struct Claim {
+    jobs: Arc<Jobs>,
+    offer: u64,
+    /// Whether the run was neither started nor revoked.
+    is_open: bool,
+}
+
+impl Claim {
+    /// Claims a run, and runs it if it is granted.
+    async fn take(mut self, job: Arc<Registered>, offer: OfferRun) {
+        let (claim, granted) = oneshot::channel();
+        self.jobs.table().claims.insert(self.offer, claim);
+        (self.jobs.say)(Body::ClaimRun(ClaimRun { offer: self.offer }));
+        // The master answers every claim; without it this process ends.
+        if granted.await.is_err() {
+            self.is_open = false;
+            return;
+        }
+        let registered = self.jobs.table().jobs.get(&job.name).cloned();
+        let is_registered = registered.is_some_and(|now| Arc::ptr_eq(&now, &job));
+        if self.jobs.is_stopping() || !is_registered {
+            return;
+        }
+        self.is_open = false;
+        let span = tracing::info_span!("schedule", job = %job.name, id = offer.run);
+        self.jobs.run(job, offer).instrument(span).await;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.jobs.table().claims.remove(&self.offer);
+            self.jobs.decline(self.offer);
+        }
     }
 }
 
@@ -533,6 +563,74 @@ mod tests {
         }
         worker.jobs.cut_off();
         assert_eq!(worker.finished(1).await, Outcome::Cut(RunCut {}));
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_ends_gives_back_what_it_claimed() {
+        let mut worker = Worker::with(job(), |_| std::future::pending());
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        {
+            let _guard = runtime.enter();
+            let function = job_fn(|_| std::future::pending::<Result<(), Error>>());
+            worker.jobs.add(&Schedule::once("other"), function).unwrap();
+        }
+        assert!(matches!(worker.says().await, Body::ScheduleJob(_)));
+        worker.offer_of("other", 1);
+        worker.claims(1).await;
+        runtime.shutdown_background();
+        worker.declines(1).await;
+        worker.grant(1);
+        // Where the runtime is gone, nothing is claimed.
+        worker.offer_of("other", 2);
+        worker.declines(2).await;
+        assert!(worker.jobs.table().claims.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_job_holds_may_use_the_jobs_when_it_is_dropped() {
+        /// Unregisters a job where it is dropped.
+        struct Held(Mutex<Option<Job>>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                self.0.get_mut().unwrap().take().unwrap().unregister();
+            }
+        }
+        let mut worker = Worker::with(job(), |_| async { Ok(()) });
+        let job = Job { name: "job".into(), jobs: Arc::downgrade(&worker.jobs) };
+        let held = Arc::new(Held(Mutex::new(Some(job))));
+        let function = job_fn(move |_| {
+            let _held = Arc::clone(&held);
+            async { Ok::<_, Error>(()) }
+        });
+        let outer = worker.jobs.add(&Schedule::once("outer"), function).unwrap();
+        assert!(matches!(worker.says().await, Body::ScheduleJob(_)));
+        // On a thread of its own, so that a test that fails ends.
+        let (done, is_done) = oneshot::channel();
+        std::thread::spawn(move || {
+            outer.unregister();
+            let _ = done.send(());
+        });
+        timeout(Duration::from_secs(30), is_done).await.expect("it waits for itself").unwrap();
+        for name in ["outer", "job"].map(str::to_owned) {
+            assert_eq!(worker.says().await, Body::UnscheduleJob(UnscheduleJob { name }));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_starts_in_one_that_is_cut_off() {
+        let mut worker = Worker::with(job(), |_| std::future::pending());
+        for offer in 0..20 {
+            worker.offer(offer);
+            worker.claims(offer).await;
+        }
+        worker.jobs.cut_off();
+        for offer in 0..20 {
+            worker.grant(offer);
+            worker.declines(offer).await;
+        }
+        worker.offer(20);
+        worker.declines(20).await;
+        assert_eq!(worker.begun.load(Relaxed), 0);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Action, Death, Dispatcher, Exit, Life, MasterEvent, Member, Phase, ProcessName, Seat,
-    Unresponsive, Verdict, Words, after, failure, role, slot::LastDeath,
+    Unresponsive, Verdict, Words, after, failure, role,
 };
 
 impl Dispatcher {
@@ -34,6 +34,7 @@ impl Dispatcher {
             since: now,
             ready_since: None,
             reason: None,
+            unwanted: None,
             recycle_at: None,
             rss: None,
         });
@@ -148,6 +149,14 @@ impl Dispatcher {
         }
     }
 
+    /// Gives a process that starts its whole time once more.
+    pub(super) fn start_again_to_wait(&mut self, now: Instant, pid: u32) {
+        let deadline = after(now, self.rules.ready_timeout);
+        if let Some(member) = self.member(pid) {
+            member.life = Life::Starting { deadline };
+        }
+    }
+
     pub(super) fn handle_not_ready(&mut self, now: Instant, pid: u32) {
         let limit = self.rules.ready_timeout;
         let Some(slot) = self.slot_of(pid) else { return };
@@ -198,22 +207,23 @@ impl Dispatcher {
             reason: member.reason.clone(),
             ready_for: member.ready_since.map(|since| now - since),
             restart_in: None,
+            lines: tail,
         };
         match (self.phase, member.seat) {
             (Phase::StartingAgent | Phase::StartingWorkers, _) => {
-                let verdict = Verdict::Failed(failure("the cluster did not start", &death, &tail));
+                let verdict = Verdict::Failed(failure("the cluster did not start", &death));
                 self.tell(MasterEvent::Died(death));
                 self.begin_stop(now, verdict);
             }
-            (Phase::Running, Seat::Serving) => self.handle_death(now, member, death, tail),
+            (Phase::Running, Seat::Serving) => self.handle_death(now, member, death),
             (Phase::Running, Seat::Coming) => {
-                self.handle_lost_newcomer(now, member.build, death, &tail);
+                self.handle_lost_newcomer(now, member.build, death);
             }
             (Phase::Running, Seat::Leaving) => {
                 self.tell(MasterEvent::Stopped { process, pid, exit });
             }
             (Phase::StoppingWorkers | Phase::StoppingAgent | Phase::Finished, _) => {
-                self.handle_exit_in_stop(now, death, &tail);
+                self.handle_exit_in_stop(now, &death);
             }
         }
         if member.lead {
@@ -222,13 +232,13 @@ impl Dispatcher {
     }
 
     /// The process that served in a slot of a cluster that runs is gone, and nobody had asked for it.
-    fn handle_death(&mut self, now: Instant, member: &Member, mut death: Death, tail: Vec<String>) {
+    fn handle_death(&mut self, now: Instant, member: &Member, mut death: Death) {
         let (policy, process) = (self.rules.restart, death.process);
         let failed_reload = self
             .reload
             .as_ref()
             .is_some_and(|reload| reload.needs(process, member))
-            .then(|| failure("the reload failed", &death, &tail));
+            .then(|| failure("the reload failed", &death));
         let wants_none = self.reload.is_none();
         let slot = self.slot(process);
         let was_failed = slot.failed;
@@ -246,12 +256,12 @@ impl Dispatcher {
         }
         let pause_time = if has_heir { Duration::ZERO } else { pause.time };
         slot.waiting = (!has_heir).then(|| after(now, pause_time));
-        let text = death.to_string();
-        slot.last_death = Some(LastDeath { at: now, text, tail: tail.clone() });
         death.restart_in = Some(pause_time);
+        slot.last_death = Some((now, death.clone()));
         self.tell(MasterEvent::Died(death.clone()));
         if pause.failed && !was_failed {
-            self.tell(MasterEvent::SlotFailed { process, deaths, lines: tail });
+            let lines = death.lines.clone();
+            self.tell(MasterEvent::SlotFailed { process, deaths, lines });
         }
         self.note_start_of_scaled(&death);
         if let Some(text) = failed_reload {

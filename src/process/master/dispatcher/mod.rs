@@ -270,6 +270,9 @@ impl Dispatcher {
                 // An earlier one of these may have changed what this one waits for.
                 let Some(member) = self.slots[index].by_pid(pid) else { continue };
                 match member.life {
+                    Life::Starting { deadline } if now > deadline + OVERSLEPT => {
+                        self.start_again_to_wait(now, pid);
+                    }
                     Life::Starting { deadline } if deadline <= now => {
                         self.handle_not_ready(now, pid);
                     }
@@ -329,17 +332,21 @@ fn role(process: ProcessName) -> &'static str {
     }
 }
 
+/// A master that notices a deadline so late was stopped itself, or got no turn. What a process said
+/// meanwhile is still to be heard.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
 /// A time that may be so far off that the clock has no number for it: a year is as good.
 fn after(now: Instant, time: Duration) -> Instant {
     now + time.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
 /// What failed because of a death, with what the process said last.
-fn failure(what: &str, death: &Death, tail: &[String]) -> String {
+fn failure(what: &str, death: &Death) -> String {
     let mut text = format!("{what}: {death}");
-    if !tail.is_empty() {
+    if !death.lines.is_empty() {
         text.push_str("; its last lines:");
-        for line in tail {
+        for line in &death.lines {
             // Writing to a string does not fail.
             let _ = write!(text, "\n    {line}");
         }

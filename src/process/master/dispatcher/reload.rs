@@ -98,10 +98,9 @@ impl Dispatcher {
             return;
         }
         // Replacements that are under way would be of the old build. An agent that takes over
-        // already is waited for.
+        // already is waited for. What was wished for stays so, should the reload fail.
         for process in self.names() {
             let slot = self.slot(process);
-            slot.wish = None;
             let takes_over = process == ProcessName::Agent && slot.of(Seat::Serving).is_none();
             let coming = slot.of(Seat::Coming).filter(|_| !takes_over).map(|member| member.pid);
             if let Some(pid) = coming {
@@ -201,13 +200,17 @@ impl Dispatcher {
 
     /// Ends the new processes. The old ones go on.
     pub(super) fn fail_reload(&mut self, now: Instant, reason: String) {
-        self.reload = None;
+        let failed = self.reload.take().map(|reload| reload.build);
         for process in self.names() {
-            if let Some(pid) = self.slot(process).of(Seat::Coming).map(|member| member.pid) {
+            // An agent that takes over since before the reload is none of its new ones.
+            let new = self.slot(process).of(Seat::Coming);
+            let new = new.filter(|member| Some(member.build) == failed);
+            if let Some(pid) = new.map(|member| member.pid) {
                 self.leave(now, process, pid);
             }
             let slot = self.slot(process);
-            if slot.of(Seat::Serving).is_none() && !slot.closing {
+            let is_empty = slot.members.iter().all(|member| member.seat == Seat::Leaving);
+            if is_empty && !slot.closing {
                 slot.waiting.get_or_insert(now);
             }
         }
@@ -215,7 +218,7 @@ impl Dispatcher {
         let slot = self.agent();
         if slot.of(Seat::Serving).is_some_and(|member| member.build != build) {
             let why = "it is of the build whose reload failed".to_owned();
-            slot.wish = Some(Wish { why, not_before: None, backoff: Backoff::default() });
+            slot.wish = Some(Wish::new(why));
         }
         self.actions.push(Action::KeepBuild { build });
         self.last_reload = Some(LastReload { at: SystemTime::now(), outcome: Err(reason.clone()) });

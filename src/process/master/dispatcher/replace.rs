@@ -8,18 +8,21 @@ use tokio::time::Instant;
 
 use super::{
     Action, Death, Dispatcher, Life, MasterEvent, Phase, ProcessName, Seat, Slot, after, failure,
-    slot::{LastDeath, Wish},
+    slot::Wish,
 };
-use crate::process::master::restart::Backoff;
 
 impl Dispatcher {
     /// Wants this process replaced, as soon as it may be.
     pub(super) fn wish(&mut self, pid: u32, why: String) {
         let is_open = !self.is_stopping();
         let Some(slot) = self.slot_of(pid).filter(|slot| is_open && !slot.closing) else { return };
-        let serves = slot.by_pid(pid).is_some_and(|member| member.seat == Seat::Serving);
-        if serves && slot.wish.is_none() {
-            slot.wish = Some(Wish { why, not_before: None, backoff: Backoff::default() });
+        let has_none = slot.wish.is_none();
+        let Some(member) = slot.by_pid_mut(pid) else { return };
+        match member.seat {
+            Seat::Serving if has_none => slot.wish = Some(Wish::new(why)),
+            // It waits for the others of a reload.
+            Seat::Coming => member.unwanted = Some(why),
+            Seat::Serving | Seat::Leaving => {}
         }
     }
 
@@ -61,9 +64,9 @@ impl Dispatcher {
         let slot = self.slot(process);
         let Some(new) = slot.of_mut(Seat::Coming) else { return };
         new.seat = Seat::Serving;
+        slot.wish = new.unwanted.take().map(Wish::new);
         slot.failed &= !slot.is_ready();
         slot.waiting = None;
-        slot.wish = None;
     }
 
     /// Lets a process go that is no longer wanted. An agent with the lead gives that up first.
@@ -121,21 +124,14 @@ impl Dispatcher {
     }
 
     /// A process that came was lost before it served. The old one goes on.
-    pub(super) fn handle_lost_newcomer(
-        &mut self,
-        now: Instant,
-        build: u32,
-        mut death: Death,
-        tail: &[String],
-    ) {
+    pub(super) fn handle_lost_newcomer(&mut self, now: Instant, build: u32, mut death: Death) {
         let process = death.process;
         let failed_reload = self.is_reloading_to(build);
         let policy = self.rules.restart;
         let slot = self.slot(process);
-        let text = death.to_string();
-        slot.last_death = Some(LastDeath { at: now, text, tail: tail.to_vec() });
+        slot.last_death = Some((now, death.clone()));
         if failed_reload {
-            let text = failure("the reload failed", &death, tail);
+            let text = failure("the reload failed", &death);
             self.tell(MasterEvent::Died(death));
             self.fail_reload(now, text);
             return;

@@ -24,7 +24,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::process::{
-    master::restart::{Backoff, Pause, RestartPolicy},
+    master::{
+        event::Death,
+        restart::{Backoff, Pause, RestartPolicy},
+    },
     name::ProcessName,
 };
 
@@ -48,15 +51,8 @@ pub(super) struct Slot {
     pub(super) backoff: Backoff,
     /// Whether too many in a row died before they were ready.
     pub(super) failed: bool,
-    pub(super) last_death: Option<LastDeath>,
-}
-
-/// What is remembered of a death.
-#[derive(Debug)]
-pub(super) struct LastDeath {
-    pub(super) at: Instant,
-    pub(super) text: String,
-    pub(super) tail: Vec<String>,
+    /// The last death, and when it was.
+    pub(super) last_death: Option<(Instant, Death)>,
 }
 
 /// A replacement that is wanted.
@@ -90,6 +86,8 @@ pub(super) struct Member {
     pub(super) ready_since: Option<Instant>,
     /// Why it is about to end, where that is known.
     pub(super) reason: Option<String>,
+    /// Why it is to be replaced as soon as it serves.
+    pub(super) unwanted: Option<String>,
     /// When it is recycled for its age.
     pub(super) recycle_at: Option<Instant>,
     /// Memory at the last measurement, in bytes.
@@ -213,6 +211,12 @@ impl Slot {
         self.failed |= pause.failed;
         self.restarts = self.restarts.saturating_add(1);
         pause
+    }
+}
+
+impl Wish {
+    pub(super) fn new(why: String) -> Self {
+        Self { why, not_before: None, backoff: Backoff::default() }
     }
 }
 

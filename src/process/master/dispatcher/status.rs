@@ -82,10 +82,10 @@ impl Slot {
     }
 
     fn death_status(&self, now: Instant) -> Option<DeathStatus> {
-        self.last_death.as_ref().map(|death| DeathStatus {
-            ago: now - death.at,
-            reason: death.text.clone(),
-            lines: death.tail.clone(),
+        self.last_death.as_ref().map(|(at, death)| DeathStatus {
+            ago: now - *at,
+            reason: death.to_string(),
+            lines: death.lines.clone(),
         })
     }
 }

@@ -59,10 +59,10 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn handle_exit_in_stop(&mut self, now: Instant, death: Death, tail: &[String]) {
-        let Death { process, pid, exit, .. } = death;
+    pub(super) fn handle_exit_in_stop(&mut self, now: Instant, death: &Death) {
+        let Death { process, pid, exit, .. } = *death;
         if matches!(self.verdict, Verdict::Pending(culprit) if culprit == pid) {
-            self.verdict = Verdict::Failed(failure("the cluster did not start", &death, tail));
+            self.verdict = Verdict::Failed(failure("the cluster did not start", death));
         }
         self.tell(MasterEvent::Stopped { process, pid, exit });
         self.go_on_stopping(now);

@@ -238,6 +238,26 @@ fn one_that_is_not_ready_in_time_is_blamed_with_what_it_said_last() {
 }
 
 #[test]
+fn a_master_that_was_stopped_itself_does_not_blame_those_who_start() {
+    let mut story = Story::new(1);
+    story.says(Agent, Words::Ready);
+    story.wanted.clear();
+    story.now += READY + Duration::from_secs(60);
+    story.happens(Event::Tick);
+    story.wants(&[]);
+    // What it said meanwhile is heard after the tick.
+    story.says(Worker(0), Words::Ready);
+    story.wants(&["cluster-ready to agent", "cluster-ready to worker 0"]);
+    // One that is not ready has its whole time once more, and not for ever.
+    let mut story = Story::new(0);
+    story.now += READY + Duration::from_secs(60);
+    story.happens(Event::Tick);
+    story.wanted.clear();
+    story.waits(READY);
+    story.wants(&["terminate agent"]);
+}
+
+#[test]
 fn a_program_that_never_takes_its_place_gets_another_hint() {
     let mut story = Story::new(1);
     story.waits(READY);

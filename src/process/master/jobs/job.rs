@@ -102,7 +102,10 @@ impl Job {
         self.adopt(office);
         if office.phase == Phase::Running && !self.ended && self.definition.due {
             self.timer.get_or_insert_with(|| self.definition.schedule.timer(now));
-            if self.schedule().is_immediate() && !std::mem::replace(&mut self.begun, true) {
+            // A worker that has the job may have yet to become ready.
+            let is_served = self.workers.keys().any(|pid| office.is_open(*pid));
+            if self.schedule().is_immediate() && is_served && !self.begun {
+                self.begun = true;
                 self.start(now.wall, now.clock, None, now, office);
             }
         }
@@ -190,11 +193,10 @@ impl Job {
         let overlap = self.schedule().overlaps();
         let lane = self.lanes.entry(target).or_default();
         // What nobody took since the last tick makes room for what is due now.
-        if overlap != Overlap::Queue
-            && let Some(old) = lane.waiting.pop_front_if(|old| old.is_replaceable())
+        while overlap != Overlap::Queue
+            && lane.waiting.pop_front_if(|old| old.is_replaceable()).is_some()
         {
             self.missed += 1;
-            office.settle(old.hand, &RunOutcome::Missed);
         }
         let has_room = match overlap {
             Overlap::Queue => lane.waiting.len() < LANE,

@@ -96,11 +96,11 @@ impl Lane {
         now: Now,
         office: &mut Office,
     ) -> Option<(Waiting, u32)> {
-        let run = self.waiting.front_mut()?;
         if self.retry.is_some_and(|retry| retry <= now.clock) {
             self.retry = None;
-            run.tried.clear();
+            self.waiting.iter_mut().for_each(|run| run.tried.clear());
         }
+        let run = self.waiting.front()?;
         if open.is_empty() {
             return None;
         }

@@ -204,7 +204,7 @@ impl World {
             let status = world.desk.status();
             status.waiting + status.running.len() == 0
         };
-        for _ in 0..100 {
+        for _ in 0..200 {
             while !self.offers.is_empty() {
                 self.claim(0);
                 while let Some((pid, offer)) = self.running.pop() {

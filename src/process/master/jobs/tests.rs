@@ -96,6 +96,7 @@ impl Desk {
             reason: None,
             ready_for: None,
             restart_in: None,
+            lines: Vec::new(),
         }));
     }
 
@@ -275,6 +276,28 @@ fn immediate_is_once_in_the_life_of_a_master() {
     let (pid, offer) = once.begin();
     once.succeed(pid, offer.offer);
     assert_eq!(once.jobs.next_deadline(), None, "without an interval it is the only one");
+}
+
+#[test]
+fn the_run_at_the_start_waits_for_the_first_worker_that_is_ready() {
+    for schedule in [Schedule::once("job"), Schedule::once("job").on_all()] {
+        // A reload brings a job that the cluster did not have.
+        let mut desk = Desk::new(None);
+        desk.event(MasterEvent::ClusterReady { port: 1 });
+        desk.hire(1, 0);
+        desk.register(1, &schedule);
+        desk.pass(2 * GRACE);
+        desk.ready(1);
+        let (pid, offer) = desk.begin();
+        desk.succeed(pid, offer.offer);
+        assert_eq!(desk.status().missed, 0);
+        assert_eq!(desk.outcomes(), [RunOutcome::Succeeded]);
+        desk.die(1);
+        desk.hire(2, 0);
+        desk.register(2, &schedule);
+        desk.ready(2);
+        assert!(desk.offers.is_empty(), "{:?}", desk.offers);
+    }
 }
 
 #[test]

@@ -51,6 +51,7 @@ impl World {
             reason: None,
             ready_for: None,
             restart_in: None,
+            lines: Vec::new(),
         }))
     }
 

@@ -269,3 +269,50 @@ fn a_reload_during_the_start_follows_it() {
     story.says(Agent, Words::Ready);
     story.wants(&["cluster-ready to agent", "reloading", "open 1"]);
 }
+
+#[test]
+fn a_replacement_that_a_failed_reload_was_to_bring_is_still_wanted() {
+    let mut story = Story::running(1);
+    let pid = story.pid(Worker(0));
+    // Who hangs is told of once, so that nobody would ask again.
+    story.happens(Event::Hangs { pid, how: Unresponsive::Blocked });
+    story.wants(&["spawn worker 0 1"]);
+    story.happens(Event::Reload);
+    story.wants(&["terminate worker 0", "reloading", "open 1"]);
+    story.happens(Event::Opened(Err("no such file".into())));
+    story.wanted.clear();
+    story.exits(Worker(0), Exit::Clean);
+    story.wants(&["spawn worker 0 2"]);
+}
+
+#[test]
+fn an_agent_that_takes_over_already_outlives_a_reload_that_fails() {
+    let mut story = Story::running(1);
+    let pid = story.pid(Agent);
+    story.happens(Event::Replace { pid, why: "a test".into() });
+    story.says(Agent, Words::Standby);
+    story.wants(&["spawn agent 1 without the lead", "retire old agent"]);
+    story.happens(Event::Reload);
+    story.wants(&["reloading", "open 1"]);
+    story.happens(Event::Opened(Err("no such file".into())));
+    let failed = "not reloaded: the reload failed: the program can't be had: no such file";
+    story.wants(&["keep 0", failed]);
+    story.old_exits(Agent);
+    story.wants(&["lead to agent"]);
+    story.says(Agent, Words::Ready);
+    assert_eq!(story.states(Agent), [ProcessState::Ready]);
+}
+
+#[test]
+fn a_new_worker_that_panics_while_it_waits_for_the_others_is_replaced_when_it_serves() {
+    let mut story = reload_with_new_workers(2);
+    story.says(Worker(0), Words::Ready);
+    let pid = story.pid(Worker(0));
+    story.happens(Event::Replace { pid, why: "something in it panicked".into() });
+    story.wants(&["cluster-ready to worker 0"]);
+    story.says(Worker(1), Words::Ready);
+    story.old_exits(Worker(0));
+    story.wanted.clear();
+    story.old_exits(Worker(1));
+    story.wants(&["reloaded", "spawn worker 0 2 of build 1"]);
+}
