@@ -125,7 +125,10 @@ fn main() -> std::process::ExitCode {
     ]
     .concat();
     let trials = tests.into_iter().map(trial).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // They wait for processes most of the time, so that there may be more of them than cores.
+    arguments.test_threads.get_or_insert(8);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// The tests of a module, with their names.
