@@ -47,7 +47,7 @@ impl Payload {
     }
 
     /// In one piece.
-    pub(crate) fn into_bytes(self) -> Bytes {
+    pub fn into_bytes(self) -> Bytes {
         if self.head.is_empty() {
             return self.bytes;
         }

@@ -82,7 +82,8 @@ fn args<A: Serialize + ?Sized>(first: &A, second: u32) -> Bytes {
 }
 
 async fn call(shop: &Arc<Shop>, method: usize, args: Bytes) -> Result<Bytes, Failure> {
-    Arc::clone(shop).call(method, args).unwrap().await
+    let reply = Arc::clone(shop).call(method, args).unwrap().await;
+    reply.map(|reply| reply.into_bytes())
 }
 
 #[tokio::main(flavor = "current_thread")]

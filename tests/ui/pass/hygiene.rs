@@ -108,5 +108,5 @@ async fn main() {
     let args = args.finish().unwrap();
     // The trait's `call`, which calls the client's own `call`.
     let reply = ClusterClient::call(client, 3, args).unwrap().await.unwrap();
-    assert_eq!(rmp_serde::from_slice::<u64>(&reply).unwrap(), 63);
+    assert_eq!(rmp_serde::from_slice::<u64>(&reply.into_bytes()).unwrap(), 63);
 }

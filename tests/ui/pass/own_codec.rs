@@ -78,6 +78,6 @@ async fn main() {
     assert_eq!(Client::SPEC.codec, "decimal");
     let args = ArgsWriter::new().arg::<codecs::Decimal, _>(&21_u64).finish().unwrap();
     let reply = Arc::new(Client).call(0, args).unwrap().await.unwrap();
-    assert_eq!(&reply[..], b"42");
+    assert_eq!(&reply.into_bytes()[..], b"42");
     assert_eq!(Messages::SPEC.codec, "protobuf");
 }
