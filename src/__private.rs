@@ -161,14 +161,10 @@ pub fn unit<C: Encode<()>>() -> Bytes {
 }
 
 /// The reply of a call: its value encoded, or its error with all that can be told of it.
-pub fn reply<C: Encode<R::Value>, R: Outcome>(
+pub fn reply<C: Encode<R::Value> + 'static, R: Outcome<Value: 'static>>(
     result: R,
     describe: fn(&R::Error) -> Failure,
-) -> Reply
-where
-    C: 'static,
-    R::Value: 'static,
-{
+) -> Reply {
     let value = connected(result, describe)?;
     crate::codec::encode_result::<C, R::Value>(&value).map_err(Failure::Cluster)
 }
