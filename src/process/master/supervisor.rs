@@ -128,13 +128,6 @@ async fn wait_for_observers(observers: Vec<oneshot::Receiver<()>>, limit: Durati
     }
 }
 
-/// What a component of the master wants done.
-#[derive(Debug)]
-pub(super) enum Out {
-    /// Say this to the process with this pid.
-    To(u32, Body),
-}
-
 struct Supervisor {
     dispatcher: Dispatcher,
     /// When the master began.
@@ -274,7 +267,7 @@ impl Supervisor {
             }
             Request::Inspect(answer) => {
                 for (pid, question) in self.inspector.ask(Instant::now(), answer) {
-                    self.carry_out(Out::To(pid, question));
+                    self.say(pid, question);
                 }
                 None
             }
@@ -290,7 +283,7 @@ impl Supervisor {
     fn tick(&mut self) -> Option<Result<(), String>> {
         let now = Instant::now();
         let frames = self.router.handle_tick(now);
-        self.say(frames);
+        self.say_all(frames);
         #[cfg(feature = "schedule")]
         self.with_jobs(|jobs, now| jobs.handle_tick(now));
         self.inspector.handle_tick(now);
@@ -324,9 +317,9 @@ impl Supervisor {
                         events.push_back(self.spawn(order));
                     }
                     Action::SayClusterReady { pid } => {
-                        self.carry_out(Out::To(pid, Body::ClusterReady(ClusterReady {})));
+                        self.say(pid, Body::ClusterReady(ClusterReady {}));
                     }
-                    Action::GiveLead { pid } => self.carry_out(Out::To(pid, Body::Lead(Lead {}))),
+                    Action::GiveLead { pid } => self.say(pid, Body::Lead(Lead {})),
                     Action::Retire { pid, drain } => self.retire(pid, drain),
                     Action::Terminate { pid } => {
                         self.let_go(pid);
@@ -376,7 +369,7 @@ impl Supervisor {
         #[cfg(feature = "schedule")]
         self.jobs.on_leaving(pid);
         let frames = self.router.on_leaving(pid);
-        self.say(frames);
+        self.say_all(frames);
     }
 
     /// Tells an agent to give up the lead. One that can't be told has nothing but its end to do so.
@@ -386,7 +379,7 @@ impl Supervisor {
             self.signal(pid, Kill::TERM);
         } else {
             let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-            self.carry_out(Out::To(pid, Body::Retire(Retire { drain_ms })));
+            self.say(pid, Body::Retire(Retire { drain_ms }));
             // A stopped process reads nothing until it goes on.
             self.signal(pid, Kill::CONT);
         }
@@ -418,7 +411,7 @@ impl Supervisor {
             }
             body @ (Body::Taken(_) | Body::SendMessage(_) | Body::MessageDelivered(_)) => {
                 let frames = self.router.on_frame(Peer::new(process, pid), &body, Instant::now());
-                self.say(frames);
+                self.say_all(frames);
             }
             #[cfg(feature = "schedule")]
             body if Jobs::takes(&body) => self.with_jobs(|jobs, now| jobs.on_frame(pid, body, now)),
@@ -432,7 +425,7 @@ impl Supervisor {
     fn carry_out_verdict(&mut self, verdict: Verdict) -> Option<Event> {
         let name = |pid| self.children.get(&pid).map(|child| child.name);
         match verdict {
-            Verdict::Ask(pid, ping) => self.carry_out(Out::To(pid, Body::Ping(ping))),
+            Verdict::Ask(pid, ping) => self.say(pid, Body::Ping(ping)),
             Verdict::Hangs(pid, how, remedy) => {
                 let process = name(pid)?;
                 self.tell(MasterEvent::Unresponsive { process, pid, how, remedy });
@@ -449,7 +442,7 @@ impl Supervisor {
     #[cfg(feature = "schedule")]
     fn with_jobs(&mut self, does: impl FnOnce(&mut Jobs, Now) -> Vec<ToPid>) {
         let frames = does(&mut self.jobs, Now::read());
-        self.say(frames);
+        self.say_all(frames);
     }
 
     #[cfg(feature = "schedule")]
@@ -485,43 +478,40 @@ impl Supervisor {
             _ => {}
         }
         let frames = self.router.on_event(&event);
-        self.say(frames);
+        self.say_all(frames);
         #[cfg(feature = "schedule")]
         self.with_jobs(|jobs, now| jobs.on_event(&event, now));
         // There may be no observer.
         let _ = self.tell.send(event);
     }
 
-    fn say(&mut self, frames: Vec<ToPid>) {
+    fn say_all(&mut self, frames: Vec<ToPid>) {
         for (pid, body) in frames {
-            self.carry_out(Out::To(pid, body));
+            self.say(pid, body);
         }
     }
 
-    /// Does what a component wants.
-    fn carry_out(&mut self, out: Out) {
-        match out {
-            Out::To(pid, body) if pid == std::process::id() => drop(self.hub.hear(body)),
-            Out::To(pid, body) => {
-                let child = self.children.get(&pid).filter(|child| child.listens());
-                let unsaid = match child {
-                    Some(child) => child.say(body).map_err(|body| *body),
-                    // One that is gone does not hear it, and need not; its sender must know.
-                    None => Err(body),
-                };
-                match (unsaid, child) {
-                    (Ok(()), _) => {}
-                    (Err(Body::DeliverMessage(message)), child) => {
-                        let is_full = child.is_some();
-                        let receipt = self.router.on_undelivered(pid, &message, is_full);
-                        self.say(receipt);
-                    }
-                    (Err(_), Some(Child { name, .. })) => {
-                        tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
-                    }
-                    (Err(_), None) => {}
-                }
+    /// Says something to the process with this pid.
+    fn say(&mut self, pid: u32, body: Body) {
+        if pid == std::process::id() {
+            return drop(self.hub.hear(body));
+        }
+        let child = self.children.get(&pid).filter(|child| child.listens());
+        let unsaid = match child {
+            Some(child) => child.say(body).map_err(|body| *body),
+            // One that is gone does not hear it, and need not; its sender must know.
+            None => Err(body),
+        };
+        match (unsaid, child) {
+            (Err(Body::DeliverMessage(message)), child) => {
+                let is_full = child.is_some();
+                let receipt = self.router.on_undelivered(pid, &message, is_full);
+                self.say_all(receipt);
             }
+            (Err(_), Some(Child { name, .. })) => {
+                tracing::warn!(process = %name, pid, "it does not read; a frame is lost");
+            }
+            (Ok(()), _) | (Err(_), None) => {}
         }
     }
 
