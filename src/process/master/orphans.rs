@@ -18,7 +18,7 @@ use std::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::time::{Instant, sleep};
 
-use super::proc::{Relative, children, has_mark, own_group};
+use super::proc::{Relative, children_of, has_mark, listed_children, own_group};
 
 /// How often those who were asked to end are looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -39,9 +39,11 @@ impl Orphans {
         Self { before, was_reaper: become_reaper() }
     }
 
-    /// Reaps those that are gone. `is_child` tells the master's own children, which are not.
+    /// Reaps those that are gone. `is_child` tells the master's own children, which are not. One that
+    /// the kernel's list leaves out is reaped the next time.
     pub(super) fn reap(&self, is_child: impl Fn(u32) -> bool) {
-        for orphan in self.list(is_child).into_iter().filter(|orphan| orphan.is_gone) {
+        let listed = listed_children().into_iter().filter(|relative| relative.is_gone);
+        for orphan in self.orphans(listed, is_child) {
             if let Some(pid) = Pid::from_raw(orphan.pid) {
                 // Somebody else in this program may have reaped it.
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
@@ -58,7 +60,7 @@ impl Orphans {
         let mut hurried = false;
         loop {
             self.reap(|_| false);
-            let left = self.list(|_| false).into_iter().map(|orphan| orphan.pid);
+            let left = self.orphans(children(), |_| false).map(|orphan| orphan.pid);
             let left: Vec<i32> = left.filter(|pid| has_mark(*pid)).collect();
             if left.is_empty() {
                 return;
@@ -82,15 +84,23 @@ impl Orphans {
         }
     }
 
-    fn list(&self, is_child: impl Fn(u32) -> bool) -> Vec<Relative> {
+    /// Those among the children of this process that it did not start.
+    fn orphans(
+        &self,
+        children: impl IntoIterator<Item = Relative>,
+        is_child: impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = Relative> {
         let own_group = own_group();
-        let is_orphan = |relative: &Relative| {
+        children.into_iter().filter(move |relative| {
             relative.group != own_group
                 && !self.before.contains(&relative.pid)
                 && !is_child(relative.pid.cast_unsigned())
-        };
-        children().into_iter().filter(is_orphan).collect()
+        })
     }
+}
+
+fn children() -> Vec<Relative> {
+    children_of(std::process::id().cast_signed())
 }
 
 impl Drop for Orphans {
