@@ -23,7 +23,6 @@ struct World {
     dispatcher: Dispatcher,
     random: fastrand::Rng,
     now: Instant,
-    next_pid: u32,
     alive: BTreeMap<u32, Process>,
     wanted_workers: u32,
     stopping: bool,
@@ -54,7 +53,6 @@ impl World {
             dispatcher: Dispatcher::new(rules, seed),
             random,
             now: Instant::now(),
-            next_pid: 100,
             alive: BTreeMap::new(),
             wanted_workers: workers,
             stopping: false,
@@ -114,8 +112,7 @@ impl World {
                 if !lucky && self.random.u32(0..20) == 0 {
                     return Some(Event::SpawnFailed { process, error: "bad luck".into() });
                 }
-                let pid = self.next_pid;
-                self.next_pid += 1;
+                let pid = self.next_pid();
                 let name = Some(process);
                 self.alive.insert(pid, Process { name, lead, ..Process::default() });
                 self.check_lead();
@@ -158,6 +155,12 @@ impl World {
             Action::KeepBuild { .. } | Action::Tell(_) => {}
         }
         None
+    }
+
+    /// The lowest number that nobody has, as on a host that has just run out of others: who died gives
+    /// its own to the next.
+    fn next_pid(&self) -> u32 {
+        (100..).find(|pid| !self.alive.contains_key(pid)).unwrap_or_default()
     }
 
     fn check_lead(&self) {

@@ -186,6 +186,7 @@ impl Dispatcher {
         let process = slot.process;
         if let Some(at) = slot.members.iter().position(|member| member.pid == pid) {
             let member = slot.members.remove(at);
+            self.note_exit(pid);
             self.handle_end(now, process, &member, exit, tail);
         }
     }
