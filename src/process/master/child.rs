@@ -14,7 +14,7 @@ use std::{
     process::{self, Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 pub(super) use self::link::{FromChild, Heard};
@@ -101,6 +101,13 @@ pub(super) struct Child {
     pub(super) pid: u32,
     process: process::Child,
     outbox: Outbox,
+    /// Taken when it is gone.
+    voice: Option<Voice>,
+}
+
+/// What is heard of a child, for a moment longer than it lives.
+#[derive(Debug)]
+pub(super) struct Voice {
     /// Ends with the link.
     pub(super) talk: JoinHandle<()>,
     pub(super) tail: Tail,
@@ -160,7 +167,7 @@ impl Child {
             Some(time) => tokio::spawn(speak_for(time, pid, heard)),
             None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
         };
-        Ok(Self { name, pid, process, outbox, talk, tail })
+        Ok(Self { name, pid, process, outbox, voice: Some(Voice { talk, tail }) })
     }
 
     /// Whether there is still a link to it.
@@ -182,22 +189,30 @@ impl Child {
         }
     }
 
-    /// Looks whether the child is gone. If so, kills what it left behind in its process group and
-    /// reaps it, in this order: until it is reaped, no other group can have its number.
-    pub(super) fn reap(&mut self) -> Option<Exit> {
+    /// Looks whether the child is gone, and says so once: how it ended, and what may still be heard of
+    /// it. What it left behind in its process group is killed. Its pid stays its own until
+    /// [`bury`](Self::bury): no process and no group can have the number that it is known by.
+    pub(super) fn take_death(&mut self) -> Option<(Exit, Voice)> {
         let pid = self.group()?;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match rustix::process::waitid(WaitId::Pid(pid), options) {
-            Ok(None) => return None,
-            Ok(Some(_)) => self.signal(Signal::KILL),
-            // Somebody else in this program reaped it, or a signal came between.
-            Err(_) => {}
+        let seen = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
+        if matches!(seen, Ok(None)) {
+            return None;
         }
-        match self.process.try_wait() {
-            Ok(Some(status)) => Some(Exit::from(status)),
-            Ok(None) => None,
-            Err(_) => Some(Exit::Code(-1)),
-        }
+        let voice = self.voice.take()?;
+        // Where somebody else in this program reaped it, its number is free already, and there is
+        // nothing to be known.
+        let Ok(Some(status)) = seen else { return Some((Exit::Code(-1), voice)) };
+        self.signal(Signal::KILL);
+        let killed = status.terminating_signal().map(Exit::Signal);
+        let exit = killed.or(status.exit_status().map(Exit::from)).unwrap_or(Exit::Code(-1));
+        Some((exit, voice))
+    }
+
+    /// Reaps the child, which is gone. From now on its pid may be that of another process.
+    pub(super) fn bury(mut self) {
+        // Somebody else in this program may have reaped it.
+        let _ = self.process.try_wait();
     }
 
     /// The child's process group, which it leads.
@@ -304,6 +319,42 @@ impl Shared {
             listeners,
             lead,
             peers: Some(peers),
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn state(pid: u32) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
+    #[tokio::test]
+    async fn a_pid_is_kept_until_all_that_is_known_by_it_is_forgotten() {
+        for (script, ends) in [("exit 7", Exit::Code(7)), ("kill -9 $$", Exit::Signal(9))] {
+            let mut command = Command::new("sh");
+            let process = command.args(["-c", script]).process_group(0).spawn().unwrap();
+            let talk = tokio::spawn(std::future::pending());
+            let voice = Some(Voice { talk, tail: Tail::default() });
+            let (outbox, _outgoing) = outbox();
+            let pid = process.id();
+            let mut child = Child { name: ProcessName::Agent, pid, process, outbox, voice };
+            let begin = std::time::Instant::now();
+            let exit = loop {
+                if let Some((exit, _)) = child.take_death() {
+                    break exit;
+                }
+                assert!(begin.elapsed().as_secs() < 30, "its death is never seen");
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(exit, ends);
+            assert_eq!(state(pid), Some('Z'), "nobody else can have its number");
+            assert!(child.take_death().is_none(), "it dies once");
+            child.bury();
+            assert_eq!(state(pid), None);
         }
     }
 }
