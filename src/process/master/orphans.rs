@@ -18,10 +18,13 @@ use std::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::time::{Instant, sleep};
 
-use super::proc::{Relative, children_of, has_mark, listed_children, own_group};
+use super::proc::{Relative, children_of, has_mark, is_ending, listed_children, own_group};
 
 /// How often those who were asked to end are looked at.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How long those that were killed may take to go. One that the kernel holds takes longer.
+const LAST: Duration = Duration::from_secs(5);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -52,20 +55,29 @@ impl Orphans {
     }
 
     /// Ends those that are left, once no child is: SIGTERM, and SIGKILL after `limit`, or as soon as
-    /// `hurry` resolves. What they started becomes an orphan with their end, and has its turn.
+    /// `hurry` resolves. What they started becomes an orphan with their end, and has its turn. Gives up
+    /// 5 s after the first SIGKILL.
     pub(super) async fn end(&self, limit: Duration, hurry: impl Future<Output = ()>) {
         let begin = Instant::now();
         let mut hurry = std::pin::pin!(hurry);
         let mut asked = HashSet::new();
-        let mut hurried = false;
+        let mut killing_since = None;
         loop {
             self.reap(|_| false);
+            // One that is ending shows no mark any more, but may still be the parent of others.
+            let is_ours = |pid: &i32| has_mark(*pid) || is_ending(*pid);
             let left = self.orphans(children(), |_| false).map(|orphan| orphan.pid);
-            let left: Vec<i32> = left.filter(|pid| has_mark(*pid)).collect();
+            let left: Vec<i32> = left.filter(is_ours).collect();
             if left.is_empty() {
                 return;
             }
-            let kill = hurried || begin.elapsed() >= limit;
+            if begin.elapsed() >= limit {
+                killing_since.get_or_insert_with(Instant::now);
+            }
+            if killing_since.is_some_and(|since: Instant| since.elapsed() >= LAST) {
+                return tracing::error!("killed, but not gone: {left:?}");
+            }
+            let kill = killing_since.is_some();
             for pid in left.into_iter().filter_map(Pid::from_raw) {
                 // It may be gone by now. It can't be another process, since it is not reaped.
                 if kill {
@@ -79,7 +91,7 @@ impl Orphans {
             }
             tokio::select! {
                 () = sleep(POLL) => {}
-                () = &mut hurry, if !hurried => hurried = true,
+                () = &mut hurry, if !kill => killing_since = Some(Instant::now()),
             }
         }
     }

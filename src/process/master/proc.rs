@@ -83,6 +83,14 @@ mod system {
         })
     }
 
+    /// Whether a process is on its way out, or gone: its memory may be, though it is listed, and has
+    /// children.
+    pub(in super::super) fn is_ending(pid: i32) -> bool {
+        /// `PF_EXITING` of the kernel's `include/linux/sched.h`, in field 9 of proc_pid_stat(5).
+        const EXITING: u32 = 4;
+        stat(pid).is_none_or(|stat| stat.flags & EXITING != 0)
+    }
+
     fn stat(pid: i32) -> Option<Stat> {
         Process::new(pid).and_then(|process| process.stat()).ok()
     }
@@ -115,10 +123,14 @@ mod system {
     pub(in super::super) fn has_mark(_: i32) -> bool {
         false
     }
+
+    pub(in super::super) fn is_ending(_: i32) -> bool {
+        false
+    }
 }
 
 pub(in crate::process) use system::children_of;
-pub(super) use system::{has_mark, is_debugged, listed_children, own_group, usage};
+pub(super) use system::{has_mark, is_debugged, is_ending, listed_children, own_group, usage};
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -194,12 +206,13 @@ child.kill()
         let me = std::process::id().cast_signed();
         let seen = || children_of(me).into_iter().find(|relative| relative.pid == pid);
         let alive = seen().unwrap();
-        assert_eq!((alive.group, alive.is_gone), (pid, false));
+        assert_eq!((alive.group, alive.is_gone, is_ending(pid)), (pid, false, false));
         child.kill().unwrap();
         let begin = Instant::now();
         while !seen().unwrap().is_gone {
             assert!(begin.elapsed() < Duration::from_secs(30), "it is never seen as gone");
         }
+        assert!(is_ending(pid));
         child.wait().unwrap();
         assert!(seen().is_none());
     }
