@@ -9,6 +9,8 @@
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]
+mod cli_jobs;
+#[cfg(target_os = "linux")]
 mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
@@ -110,6 +112,7 @@ fn main() -> std::process::ExitCode {
         cli_stop::TESTS,
         cli_status::TESTS,
         cli_logs::TESTS,
+        cli_jobs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
         examples::TESTS,
