@@ -40,6 +40,8 @@ mod foreign;
 #[cfg(target_os = "linux")]
 mod hand_over;
 #[cfg(target_os = "linux")]
+mod held;
+#[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
 mod jobs;
@@ -124,6 +126,7 @@ fn main() -> std::process::ExitCode {
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
+        held::TESTS,
         measures::TESTS,
     ]
     .concat();

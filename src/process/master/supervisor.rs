@@ -114,7 +114,9 @@ pub(super) async fn supervise(
     let hurry = async {
         signals.stop().await;
     };
-    supervisor.orphans.end(stop_timeout, hurry).await;
+    // Who was abandoned is left in peace.
+    let is_child = |pid| supervisor.children.contains_key(&pid);
+    supervisor.orphans.end(stop_timeout, is_child, hurry).await;
     drop(supervisor);
     hub.close();
     wait_for_observers(observers, stop_timeout).await;
@@ -303,6 +305,7 @@ impl Supervisor {
                         self.let_go(pid);
                         self.signal(pid, Kill::KILL);
                     }
+                    Action::Abandon { pid, text } => tracing::error!(pid, "{text}"),
                     Action::Tell(event) => self.tell(event),
                     Action::OpenBuild { build } => {
                         let opened = self.builds.open(build);

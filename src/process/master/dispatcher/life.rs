@@ -289,7 +289,7 @@ impl Dispatcher {
         member.reason = Some(reason);
         if how == Unresponsive::Frozen {
             // It must not come to itself and end as if nothing had been.
-            self.kill_now(pid);
+            self.kill(now, pid);
         } else {
             self.terminate(now, pid);
         }
