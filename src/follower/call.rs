@@ -386,7 +386,8 @@ impl Shared {
         if waker.is_some()
             && let Some(link) = state.link_of(id)
         {
-            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            // Never refused: there are no more of them than of the calls that were queued.
+            let _ = link.replay(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
         state.leave_if_done();
         drop(state);

@@ -18,6 +18,8 @@ mod link;
 mod liveness;
 mod reach;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod topic;
 
 use std::{
