@@ -282,6 +282,11 @@ impl Follower {
         &self.shared().channel
     }
 
+    /// The runtime that drives the links.
+    pub(crate) fn runtime(&self) -> runtime::Id {
+        self.shared().runtime
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.shared().options
     }
