@@ -29,7 +29,7 @@ pub use self::{
     subscription::{Change, Subscription},
 };
 pub use crate::follower::SubscriptionState as State;
-use crate::{error::Error, leader::LeaderStats};
+use crate::{connection::timeout_anywhere, error::Error, leader::LeaderStats};
 
 /// Longest time to say goodbye to a leader that does not read.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -79,6 +79,9 @@ pub enum Role {
 /// functions, as [`Cluster::close`], so that no name of the client's is taken. Cloning is cheap;
 /// the clones are one client. When the last clone and the last subscription are dropped, the
 /// process leaves the channel: its subscriptions end and what it published is withdrawn.
+///
+/// It lives on the tokio runtime that it was made in, and can be used anywhere: in other runtimes, and
+/// in threads without any.
 ///
 /// # Examples
 ///
@@ -139,7 +142,9 @@ impl<T: ClusterClient> Cluster<T> {
         let _release = ReleaseOnDrop(&this.0.lead);
         follower.close();
         // One that does not read the goodbye is left without it.
-        let _ = tokio::time::timeout(GOODBYE, follower.closed()).await;
+        if let Ok(closed) = timeout_anywhere(Some(follower.runtime()), GOODBYE, follower.closed()) {
+            let _ = closed.await;
+        }
         this.0.lead.release().await;
     }
 

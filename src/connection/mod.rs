@@ -22,7 +22,12 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-pub(crate) use self::{backoff::Backoff, driver::drive, service::service, socket::prepare};
+pub(crate) use self::{
+    backoff::Backoff,
+    driver::drive,
+    service::{service, timeout_anywhere},
+    socket::prepare,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     protocol::{

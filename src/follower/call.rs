@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant};
 
 use super::{Follower, Shared, State, requests::MAX_CALLS};
 use crate::{
@@ -199,7 +199,7 @@ impl Follower {
         let reply = if shared.watches_deadlines_here() {
             answer.await
         } else {
-            timeout_at(deadline, answer).await.unwrap_or(None)
+            shared.until(deadline, answer).await.map_err(named)?.flatten()
         };
         let Some(reply) = reply else { return Err(named(shared.timed_out(timeout))) };
         reply.map_err(|failure| match failure {
@@ -302,9 +302,10 @@ impl Shared {
             }
         }
         let waits = Waits(self);
-        let permit = timeout_at(pending.deadline, self.in_flight.acquire())
-            .await
-            .map_err(|_| self.too_many(timeout))?
+        let permit = self
+            .until(pending.deadline, self.in_flight.acquire())
+            .await?
+            .ok_or_else(|| self.too_many(timeout))?
             .map_err(|_| self.closed())?;
         permit.forget();
         drop(waits);
@@ -386,7 +387,8 @@ impl Shared {
         if waker.is_some()
             && let Some(link) = state.link_of(id)
         {
-            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            // Never refused: there are no more of them than of the calls that were queued.
+            let _ = link.replay(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
         state.leave_if_done();
         drop(state);

@@ -18,6 +18,8 @@ mod link;
 mod liveness;
 mod reach;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod topic;
 
 use std::{
@@ -278,6 +280,11 @@ impl Follower {
 
     pub(crate) fn channel(&self) -> &str {
         &self.shared().channel
+    }
+
+    /// The runtime that drives the links.
+    pub(crate) fn runtime(&self) -> runtime::Id {
+        self.shared().runtime
     }
 
     pub(crate) fn options(&self) -> &Options {

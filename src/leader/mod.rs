@@ -301,8 +301,8 @@ impl Leader {
     fn say_goodbye(&self, link: &Link) {
         let reason = self.closed();
         let goodbye = pb::GoAway { reason: Some((&reason).into()), last_id: None };
-        // A link that takes no more is closing anyway.
-        let _ = link.send(Frame::new(0, goodbye), None);
+        // Also where much is queued already. An error means that the link is closed.
+        let _ = link.replay(Frame::new(0, goodbye), None);
         link.finish(reason);
     }
 

@@ -7,6 +7,7 @@ mod conformance_calls;
 mod conformance_roles;
 mod conformance_topics;
 mod election;
+mod elsewhere;
 mod everywhere;
 mod freeze;
 mod limits;

@@ -20,6 +20,7 @@ mod cli_status;
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
+#[cfg(target_os = "linux")]
 mod endings;
 #[cfg(target_os = "linux")]
 mod examples;
