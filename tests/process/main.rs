@@ -37,6 +37,8 @@ mod fixture_ledger;
 #[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
+mod fixture_order;
+#[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod hand_over;
@@ -46,6 +48,8 @@ mod held;
 mod identity;
 #[cfg(target_os = "linux")]
 mod jobs;
+#[cfg(target_os = "linux")]
+mod jobs_reload;
 #[cfg(target_os = "linux")]
 mod listen;
 #[cfg(target_os = "linux")]
@@ -124,6 +128,7 @@ fn main() -> std::process::ExitCode {
         orphans::TESTS,
         foreign::TESTS,
         jobs::TESTS,
+        jobs_reload::TESTS,
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
