@@ -223,6 +223,13 @@ impl Instance {
 
     fn socket_failed(&self, error: &io::Error) -> Error {
         let path = self.file("control");
+        if error.kind() == io::ErrorKind::InvalidInput {
+            return Error::config(format!(
+                "the path of the control socket is too long for a socket: {}; give a shorter \
+                 --title, or a shorter XDG_RUNTIME_DIR",
+                path.display()
+            ));
+        }
         Error::io(format_args!("the control socket {} can't be used", path.display()), error)
     }
 }
@@ -377,6 +384,19 @@ mod tests {
         listener.accept().unwrap();
         assert!(instance.connect().unwrap().is_some());
         drop(claim);
+        assert!(instance.connect().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_told_of_with_the_way_out() {
+        let base = tempfile::tempdir().unwrap();
+        let deep = base.path().join("x".repeat(60));
+        fs::create_dir(&deep).unwrap();
+        let instance = instance(&deep, &"t".repeat(64));
+        let error = instance.lock().unwrap().bind().unwrap_err();
+        assert!(error.to_string().contains("give a shorter --title"), "{error}");
+        // What was begun is gone.
+        assert_eq!(fs::read_dir(&deep).unwrap().count(), 0);
         assert!(instance.connect().unwrap().is_none());
     }
 
