@@ -9,6 +9,8 @@
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]
+mod cli_jobs;
+#[cfg(target_os = "linux")]
 mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
@@ -38,6 +40,8 @@ mod fixture_listen;
 mod foreign;
 #[cfg(target_os = "linux")]
 mod hand_over;
+#[cfg(target_os = "linux")]
+mod held;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -111,6 +115,7 @@ fn main() -> std::process::ExitCode {
         cli_stop::TESTS,
         cli_status::TESTS,
         cli_logs::TESTS,
+        cli_jobs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
         examples::TESTS,
@@ -122,6 +127,7 @@ fn main() -> std::process::ExitCode {
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
+        held::TESTS,
         measures::TESTS,
     ]
     .concat();

@@ -209,9 +209,7 @@ impl Cluster {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
         };
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| is_alive(*pid) && is_ours(pid)).collect()
+        processes().filter(|pid| is_alive(*pid) && is_ours(pid)).collect()
     }
 }
 
@@ -290,14 +288,21 @@ pub(crate) fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// The processes whose parent this is, those that are gone and not reaped included.
+/// The processes whose parent this is, those that are gone and not reaped included. The kernel's own
+/// list leaves some out at times.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let pids = |list: String| -> Vec<u32> {
-        list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    let is_parent = |child: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
+        rest.and_then(|mut words| words.nth(1)?.parse().ok()) == Some(pid)
     };
-    lists.flat_map(pids).collect()
+    processes().filter(is_parent).collect()
+}
+
+/// Every process of the host.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::process::master::children_of;
+
 /// A process, as long as it lives.
 #[derive(Debug)]
 pub(super) struct Living {
@@ -62,26 +64,13 @@ impl Living {
         self.signal(Signal::KILL);
     }
 
-    /// Its children: agent and workers, where it is a master.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    /// Its children: agent and workers, where it is a master. They can't be known elsewhere than on
+    /// Linux.
     pub(super) fn children(&self) -> Vec<Self> {
-        let pid = self.pid.as_raw_pid();
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-        let children = threads.flatten().flat_map(|thread| {
-            let listed = std::fs::read_to_string(thread.path().join("children"));
-            let pids = listed.unwrap_or_default();
-            let pids = pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
-            pids.filter_map(Self::find).collect::<Vec<_>>()
-        });
-        let children = children.collect();
+        let children = children_of(self.pid.as_raw_pid()).into_iter();
+        let children = children.filter_map(|child| Self::find(Pid::from_raw(child.pid)?)).collect();
         // What was read is true of this process if it lives on.
         if self.is_gone() { Vec::new() } else { children }
-    }
-
-    /// Its children can't be known on this platform.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(super) fn children(&self) -> Vec<Self> {
-        Vec::new()
     }
 }
 

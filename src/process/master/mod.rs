@@ -30,8 +30,6 @@ mod status;
 mod supervisor;
 mod tail;
 
-#[cfg(feature = "cli")]
-pub(super) use builder::report;
 pub use builder::{Master, MasterBuilder};
 pub use channels::{ChannelRole, ChannelStatus};
 pub use event::{Death, MasterEvent};
@@ -40,3 +38,5 @@ pub use liveness::{Liveness, Remedy, Unresponsive};
 pub use program::Program;
 pub use recycle::Recycle;
 pub use status::{ClusterPhase, DeathStatus, ProcessState, ProcessStatus, ReloadStatus, Status};
+#[cfg(feature = "cli")]
+pub(super) use {builder::report, proc::children_of};

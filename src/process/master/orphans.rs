@@ -18,10 +18,13 @@ use std::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::time::{Instant, sleep};
 
-use super::proc::{Relative, children, has_mark, own_group};
+use super::proc::{Relative, children_of, has_mark, is_ending, listed_children, own_group};
 
 /// How often those who were asked to end are looked at.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How long those that were killed may take to go. One that the kernel holds takes longer.
+const LAST: Duration = Duration::from_secs(5);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -39,9 +42,11 @@ impl Orphans {
         Self { before, was_reaper: become_reaper() }
     }
 
-    /// Reaps those that are gone. `is_child` tells the master's own children, which are not.
+    /// Reaps those that are gone. `is_child` tells the master's own children, which are not. One that
+    /// the kernel's list leaves out is reaped the next time.
     pub(super) fn reap(&self, is_child: impl Fn(u32) -> bool) {
-        for orphan in self.list(is_child).into_iter().filter(|orphan| orphan.is_gone) {
+        let listed = listed_children().into_iter().filter(|relative| relative.is_gone);
+        for orphan in self.orphans(listed, is_child) {
             if let Some(pid) = Pid::from_raw(orphan.pid) {
                 // Somebody else in this program may have reaped it.
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
@@ -49,21 +54,35 @@ impl Orphans {
         }
     }
 
-    /// Ends those that are left, once no child is: SIGTERM, and SIGKILL after `limit`, or as soon as
-    /// `hurry` resolves. What they started becomes an orphan with their end, and has its turn.
-    pub(super) async fn end(&self, limit: Duration, hurry: impl Future<Output = ()>) {
+    /// Ends those that are left, once no child is but those that were given up: SIGTERM, and SIGKILL after `limit`, or as soon as
+    /// `hurry` resolves. What they started becomes an orphan with their end, and has its turn. Gives up
+    /// 5 s after the first SIGKILL.
+    pub(super) async fn end(
+        &self,
+        limit: Duration,
+        is_child: impl Fn(u32) -> bool,
+        hurry: impl Future<Output = ()>,
+    ) {
         let begin = Instant::now();
         let mut hurry = std::pin::pin!(hurry);
         let mut asked = HashSet::new();
-        let mut hurried = false;
+        let mut killing_since = None;
         loop {
-            self.reap(|_| false);
-            let left = self.list(|_| false).into_iter().map(|orphan| orphan.pid);
-            let left: Vec<i32> = left.filter(|pid| has_mark(*pid)).collect();
+            self.reap(&is_child);
+            // One that is ending shows no mark any more, but may still be the parent of others.
+            let is_ours = |pid: &i32| has_mark(*pid) || is_ending(*pid);
+            let left = self.orphans(children(), &is_child).map(|orphan| orphan.pid);
+            let left: Vec<i32> = left.filter(is_ours).collect();
             if left.is_empty() {
                 return;
             }
-            let kill = hurried || begin.elapsed() >= limit;
+            if begin.elapsed() >= limit {
+                killing_since.get_or_insert_with(Instant::now);
+            }
+            if killing_since.is_some_and(|since: Instant| since.elapsed() >= LAST) {
+                return tracing::error!("killed, but not gone: {left:?}");
+            }
+            let kill = killing_since.is_some();
             for pid in left.into_iter().filter_map(Pid::from_raw) {
                 // It may be gone by now. It can't be another process, since it is not reaped.
                 if kill {
@@ -77,20 +96,28 @@ impl Orphans {
             }
             tokio::select! {
                 () = sleep(POLL) => {}
-                () = &mut hurry, if !hurried => hurried = true,
+                () = &mut hurry, if !kill => killing_since = Some(Instant::now()),
             }
         }
     }
 
-    fn list(&self, is_child: impl Fn(u32) -> bool) -> Vec<Relative> {
+    /// Those among the children of this process that it did not start.
+    fn orphans(
+        &self,
+        children: impl IntoIterator<Item = Relative>,
+        is_child: impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = Relative> {
         let own_group = own_group();
-        let is_orphan = |relative: &Relative| {
+        children.into_iter().filter(move |relative| {
             relative.group != own_group
                 && !self.before.contains(&relative.pid)
                 && !is_child(relative.pid.cast_unsigned())
-        };
-        children().into_iter().filter(is_orphan).collect()
+        })
     }
+}
+
+fn children() -> Vec<Relative> {
+    children_of(std::process::id().cast_signed())
 }
 
 impl Drop for Orphans {

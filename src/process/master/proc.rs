@@ -13,10 +13,10 @@ pub(super) struct Usage {
     pub(super) cpu: Duration,
 }
 
-/// A child of this process.
+/// A child of a process.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Relative {
-    pub(super) pid: i32,
+pub(in crate::process) struct Relative {
+    pub(in crate::process) pid: i32,
     pub(super) group: i32,
     /// Whether it is gone, and waits to be reaped.
     pub(super) is_gone: bool,
@@ -48,40 +48,29 @@ mod system {
         is_stopped || process.status().is_ok_and(|status| status.tracerpid != 0)
     }
 
-    /// The children of this process, of all its threads.
-    pub(in super::super) fn children() -> Vec<Relative> {
-        let relative = |stat: Stat| Relative {
-            pid: stat.pid,
-            group: stat.pgrp,
-            is_gone: matches!(stat.state, 'Z' | 'X'),
-        };
-        let Some(pids) = listed_children() else {
-            // The kernel has no such list, so that every process is looked at.
-            let me = rustix::process::getpid().as_raw_pid();
-            let processes = all_processes().into_iter().flatten().flatten();
-            let stats = processes.filter_map(|process| process.stat().ok());
-            return stats.filter(|stat| stat.ppid == me).map(relative).collect();
-        };
-        pids.into_iter().filter_map(stat).map(relative).collect()
+    /// The children of a process. Every process of the host is looked at: the list that the kernel
+    /// has of them is quick to read, but leaves some out while threads or other children end.
+    pub(in crate::process) fn children_of(pid: i32) -> Vec<Relative> {
+        let processes = all_processes().into_iter().flatten().flatten();
+        let stats = processes.filter_map(|process| process.stat().ok());
+        stats.filter(|stat| stat.ppid == pid).map(relative).collect()
+    }
+
+    /// The children of this process, of all its threads, as the kernel lists them: some may be left
+    /// out, or all where it has no such list.
+    pub(in super::super) fn listed_children() -> Vec<Relative> {
+        let threads = Process::myself().and_then(|me| me.tasks()).into_iter().flatten().flatten();
+        let pids = threads.filter_map(|thread| thread.children().ok()).flatten();
+        pids.filter_map(|pid| stat(pid.cast_signed())).map(relative).collect()
+    }
+
+    fn relative(stat: Stat) -> Relative {
+        Relative { pid: stat.pid, group: stat.pgrp, is_gone: matches!(stat.state, 'Z' | 'X') }
     }
 
     /// The process group of this process: 0 where it is one from outside of a container.
     pub(in super::super) fn own_group() -> i32 {
         Process::myself().and_then(|me| me.stat()).map_or(0, |stat| stat.pgrp)
-    }
-
-    fn listed_children() -> Option<Vec<i32>> {
-        let mut pids = Vec::new();
-        for task in Process::myself().ok()?.tasks().ok()? {
-            // A thread that has just ended has no children any more.
-            let Ok(task) = task else { continue };
-            match task.children() {
-                Ok(children) => pids.extend(children.into_iter().map(u32::cast_signed)),
-                Err(procfs::ProcError::NotFound(_)) if pids.is_empty() => return None,
-                Err(_) => {}
-            }
-        }
-        Some(pids)
     }
 
     /// Whether a process was started by a child of this master, or by one of theirs: it has the
@@ -92,6 +81,14 @@ mod system {
         environment.is_ok_and(|environment| {
             environment.get(OsStr::new(MASTER_VARIABLE)).is_some_and(|mark| *mark == *me)
         })
+    }
+
+    /// Whether a process is on its way out, or gone: its memory may be, though it is listed, and has
+    /// children.
+    pub(in super::super) fn is_ending(pid: i32) -> bool {
+        /// `PF_EXITING` of the kernel's `include/linux/sched.h`, in field 9 of proc_pid_stat(5).
+        const EXITING: u32 = 4;
+        stat(pid).is_none_or(|stat| stat.flags & EXITING != 0)
     }
 
     fn stat(pid: i32) -> Option<Stat> {
@@ -111,7 +108,11 @@ mod system {
         false
     }
 
-    pub(in super::super) fn children() -> Vec<Relative> {
+    pub(in crate::process) fn children_of(_: i32) -> Vec<Relative> {
+        Vec::new()
+    }
+
+    pub(in super::super) fn listed_children() -> Vec<Relative> {
         Vec::new()
     }
 
@@ -122,9 +123,14 @@ mod system {
     pub(in super::super) fn has_mark(_: i32) -> bool {
         false
     }
+
+    pub(in super::super) fn is_ending(_: i32) -> bool {
+        false
+    }
 }
 
-pub(super) use system::{children, has_mark, is_debugged, own_group, usage};
+pub(in crate::process) use system::children_of;
+pub(super) use system::{has_mark, is_debugged, is_ending, listed_children, own_group, usage};
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -197,14 +203,16 @@ child.kill()
     fn children_are_seen_alive_and_gone_with_their_group() {
         let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let pid = child.id().cast_signed();
-        let seen = || children().into_iter().find(|relative| relative.pid == pid);
+        let me = std::process::id().cast_signed();
+        let seen = || children_of(me).into_iter().find(|relative| relative.pid == pid);
         let alive = seen().unwrap();
-        assert_eq!((alive.group, alive.is_gone), (pid, false));
+        assert_eq!((alive.group, alive.is_gone, is_ending(pid)), (pid, false, false));
         child.kill().unwrap();
         let begin = Instant::now();
         while !seen().unwrap().is_gone {
             assert!(begin.elapsed() < Duration::from_secs(30), "it is never seen as gone");
         }
+        assert!(is_ending(pid));
         child.wait().unwrap();
         assert!(seen().is_none());
     }

@@ -186,6 +186,7 @@ impl Dispatcher {
         let process = slot.process;
         if let Some(at) = slot.members.iter().position(|member| member.pid == pid) {
             let member = slot.members.remove(at);
+            self.note_exit(pid);
             self.handle_end(now, process, &member, exit, tail);
         }
     }
@@ -288,7 +289,7 @@ impl Dispatcher {
         member.reason = Some(reason);
         if how == Unresponsive::Frozen {
             // It must not come to itself and end as if nothing had been.
-            self.kill_now(pid);
+            self.kill(now, pid);
         } else {
             self.terminate(now, pid);
         }

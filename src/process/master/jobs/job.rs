@@ -441,9 +441,7 @@ impl Job {
     fn give_up(&mut self, now: Now, office: &mut Office) {
         let schedule = &self.definition.schedule;
         for lane in self.lanes.values_mut() {
-            while lane.patience(schedule).is_some_and(|until| until <= now.clock)
-                && let Some(run) = lane.waiting.pop_front()
-            {
+            for run in lane.give_up(schedule, now) {
                 self.missed += 1;
                 let (job, id) = (&*self.name, run.id);
                 tracing::warn!(job, id, "the run is missed: no worker took it within a minute");

@@ -61,6 +61,13 @@ impl Waiting {
     pub(super) fn is_replaceable(&self) -> bool {
         self.attempt == 1 && self.hand.is_none()
     }
+
+    /// Until when it may wait for a worker. What was delivered before, or is to be made up for, waits
+    /// as long as it takes; what was asked for by hand does not.
+    fn patience(&self, schedule: &Schedule) -> Option<Instant> {
+        let waits_on = schedule.misfires() == Misfire::Once && self.hand.is_none();
+        (self.attempt == 1 && !waits_on).then(|| self.since + GRACE)
+    }
 }
 
 impl Active {
@@ -136,20 +143,27 @@ impl Lane {
         cleared
     }
 
-    /// Until when the first that waits may wait for a worker. What was delivered before, or is to be
-    /// made up for, waits as long as it takes; what was asked for by hand does not.
-    pub(super) fn patience(&self, schedule: &Schedule) -> Option<Instant> {
-        let first = self.waiting.front()?;
-        let has_room = self.active.len() < most_active(schedule);
-        let waits_on = schedule.misfires() == Misfire::Once && first.hand.is_none();
-        (has_room && first.attempt == 1 && !waits_on).then(|| first.since + GRACE)
+    /// Takes out those that have waited for a worker for too long.
+    pub(super) fn give_up(&mut self, schedule: &Schedule, now: Now) -> Vec<Waiting> {
+        if !self.has_room(schedule) {
+            return Vec::new();
+        }
+        let is_late = |run: &Waiting| run.patience(schedule).is_some_and(|end| end <= now.clock);
+        let (late, rest) = std::mem::take(&mut self.waiting).into_iter().partition(is_late);
+        self.waiting = rest;
+        late.into()
+    }
+
+    fn has_room(&self, schedule: &Schedule) -> bool {
+        self.active.len() < most_active(schedule)
     }
 
     /// When something has to be done about it.
     pub(super) fn next_deadline(&self, schedule: &Schedule) -> Option<Instant> {
-        let has_room = self.active.len() < most_active(schedule);
-        let retry = self.retry.filter(|_| has_room && !self.waiting.is_empty());
+        let waiting = self.waiting.iter().filter(|_| self.has_room(schedule));
+        let patience = waiting.clone().filter_map(|run| run.patience(schedule));
+        let retry = waiting.take(1).filter_map(|_| self.retry);
         let offers = self.active.iter().filter_map(Active::offered_until);
-        offers.chain(retry).chain(self.patience(schedule)).min()
+        offers.chain(retry).chain(patience).min()
     }
 }

@@ -580,6 +580,19 @@ fn without_a_worker_a_run_waits_a_minute_or_as_long_as_it_takes() {
 }
 
 #[test]
+fn what_is_asked_for_by_hand_does_not_wait_as_long_as_the_run_before_it() {
+    let schedule = every(3_600 * SECOND).misfire(Misfire::Once).overlap(Overlap::Queue);
+    let mut desk = Desk::running(&schedule, &[1]);
+    desk.die(1);
+    desk.pass(3_600 * SECOND);
+    let mut answered = desk.run("job");
+    assert_eq!(desk.status().waiting, 2);
+    desk.pass(GRACE);
+    assert_eq!(desk.status().waiting, 1);
+    assert_eq!(answered.try_recv().unwrap().unwrap(), RunOutcome::Missed);
+}
+
+#[test]
 fn a_crash_of_all_workers_forgets_nothing_and_the_last_one_unregistering_ends_the_job() {
     let schedule = every(SECOND);
     let mut desk = Desk::running(&schedule, &[1, 2]);
