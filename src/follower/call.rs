@@ -231,6 +231,18 @@ impl Room {
     }
 }
 
+impl State {
+    /// A call is over. True: one who waits is to be [given](Shared::give_room) its room.
+    #[must_use]
+    fn make_room(&mut self) -> bool {
+        let is_waited_for = self.room.waiting > 0;
+        if !is_waited_for {
+            self.room.free += 1;
+        }
+        is_waited_for
+    }
+}
+
 impl Shared {
     fn timeout(&self, method: usize) -> Duration {
         self.spec.methods[method].timeout.unwrap_or(self.options.call_timeout)
@@ -279,10 +291,11 @@ impl Shared {
             return Err(Refused::Full(pending));
         };
         state.room.free = free;
-        self.put(&mut state, pending, now, waker).map_err(|error| {
-            self.make_room(&mut state);
-            Refused::With(error)
-        })
+        let put = self.put(&mut state, pending, now, waker);
+        let is_waited_for = put.is_err() && state.make_room();
+        drop(state);
+        self.give_room(is_waited_for);
+        put.map_err(Refused::With)
     }
 
     /// As [`Shared::start`], for one that was counted as waiting.
@@ -311,16 +324,17 @@ impl Shared {
         drop(waits);
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let mut state = self.lock();
-        self.put(&mut state, pending, Instant::now(), waker)
-            .inspect_err(|_| self.make_room(&mut state))
+        let put = self.put(&mut state, pending, Instant::now(), waker);
+        let is_waited_for = put.is_err() && state.make_room();
+        drop(state);
+        self.give_room(is_waited_for);
+        put
     }
 
-    /// A call is over.
-    fn make_room(&self, state: &mut State) {
-        if state.room.waiting > 0 {
+    /// Gives the room of a call that is over to one who waits, without the lock, as all are woken.
+    fn give_room(&self, is_waited_for: bool) {
+        if is_waited_for {
             self.in_flight.add_permits(1);
-        } else {
-            state.room.free += 1;
         }
     }
 
@@ -371,7 +385,7 @@ impl Shared {
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        self.make_room(&mut state);
+        let is_waited_for = state.make_room();
         let is_linked = state.link_of(id).is_some();
         // Wakers are dropped without the lock: one may be the last that keeps a task with calls.
         if !cancels && is_linked {
@@ -380,7 +394,7 @@ impl Shared {
             let waker = state.requests.abandon(id);
             if waker.is_some() {
                 drop(state);
-                return drop(waker);
+                return self.give_room(is_waited_for);
             }
         }
         let waker = state.requests.close(id);
@@ -392,6 +406,7 @@ impl Shared {
         }
         state.leave_if_done();
         drop(state);
+        self.give_room(is_waited_for);
         drop(waker);
     }
 
@@ -428,8 +443,9 @@ impl Future for Answer<'_> {
         let mut state = self.shared.lock();
         match state.requests.poll_answer(self.id, cx.waker(), &mut stale) {
             Poll::Ready(reply) => {
-                self.shared.make_room(&mut state);
+                let is_waited_for = state.make_room();
                 drop(state);
+                self.shared.give_room(is_waited_for);
                 self.is_over = true;
                 Poll::Ready(reply)
             }

@@ -206,7 +206,8 @@ struct TopicEntry {
     is_accepted: bool,
     /// How often leaders have refused it since.
     refusals: u32,
-    /// Who waits for the leader's answer to the first request.
+    /// Who waits for the leader's answer to the first request. They are woken, and dropped, without
+    /// the lock, as all wakers are: what a waker runs or drops may use the follower.
     answers: Vec<oneshot::Sender<Result<(), Failure>>>,
 }
 
@@ -351,20 +352,24 @@ impl Follower {
             && let Some(entry) = state.topics.get_mut(&id)
         {
             entry.subscribers += 1;
-            match answer {
-                Some(answer) if entry.is_accepted => drop(answer.send(Ok(()))),
-                answer => entry.answers.extend(answer),
-            }
-            return TopicHandle {
-                follower: Some(self.clone()),
-                id,
-                topic: Arc::clone(&entry.topic),
+            let topic = Arc::clone(&entry.topic);
+            let answered = if entry.is_accepted {
+                answer
+            } else {
+                entry.answers.extend(answer);
+                None
             };
+            drop(state);
+            if let Some(answer) = answered {
+                let _ = answer.send(Ok(()));
+            }
+            return TopicHandle { follower: Some(self.clone()), id, topic };
         }
         let reach = Arc::clone(&shared.reach);
         let topic = Arc::new(Topic::new((method, key.clone()), is_one, reach, bounds));
         // Only a new topic counts: one more subscriber to a known one costs the leader nothing.
         if let Some(error) = refusal.or_else(|| shared.too_many_topics(&state)) {
+            drop(state);
             let error = shared.name_error(method, error);
             topic.close(error.clone());
             if let Some(answer) = answer {
@@ -455,7 +460,8 @@ impl Shared {
         })
     }
 
-    /// Sends the subscribe request of a topic, if there is a link.
+    /// Sends the subscribe request of a topic, if there is a link. Its subscribers are to be woken
+    /// after it, without the lock.
     fn send_subscribe(&self, state: &mut State, topic: u64) {
         let Some(registered) = &state.link else { return };
         let Some(entry) = state.topics.get_mut(&topic) else { return };

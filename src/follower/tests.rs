@@ -1,35 +1,48 @@
 //! Followers whose leader is the test: it has the other end of a pipe in memory.
 
-use std::{task::Poll, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::poll;
-use tokio::io::{AsyncReadExt as _, DuplexStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    sync::oneshot,
+};
 
 use super::{Dial, DialError, Dialed, Dialing, Follower, FollowerSetup, Report, Stream};
 use crate::{
     error::{Error, ErrorKind},
     options::Options,
     protocol::{
-        FrameReader,
+        Frame, FrameReader,
         pb::{self, Packet, packet::Body},
     },
     spec::{ChannelSpec, Failure, MethodKind, MethodSpec, Reply},
 };
 
 const CALL: usize = 0;
+const WATCH: usize = 1;
 
 const SPEC: ChannelSpec = ChannelSpec {
     name: "tested",
     codec: "none",
-    methods: &[MethodSpec {
-        name: "call",
-        kind: MethodKind::Invoke { oneway: false, idempotent: false, share: false },
-        args: 1,
-        version: 0,
-        timeout: None,
-    }],
+    methods: &[
+        method("call", MethodKind::Invoke { oneway: false, idempotent: false, share: false }),
+        method("watch", MethodKind::Subscribe { one: false, answered: true, quiet: None }),
+    ],
 };
+
+const fn method(name: &'static str, kind: MethodKind) -> MethodSpec {
+    MethodSpec { name, kind, args: 1, version: 0, timeout: None }
+}
 
 /// Gives the pipes that it has, one after the other, and then waits for ever.
 struct Pipes(Vec<DuplexStream>);
@@ -81,6 +94,59 @@ impl Leader {
             assert!(self.stream.read_buf(self.reader.buffer()).await.unwrap() > 0, "closed");
         }
     }
+
+    /// The id of the next request that is of the right kind.
+    async fn next_id(&mut self, is_it: fn(&Body) -> bool) -> u64 {
+        let next = async {
+            loop {
+                let Packet { id, body, .. } = self.next().await;
+                if body.as_ref().is_some_and(is_it) {
+                    return id;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("the request comes")
+    }
+
+    async fn say(&mut self, id: u64, body: impl Into<Body>) {
+        for chunk in Frame::new(id, body).chunks() {
+            self.stream.write_all(chunk).await.unwrap();
+        }
+    }
+}
+
+/// Longest time that anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A waker that uses the follower, as one does that drops the last hold on a task with calls. It counts
+/// how often it could, and how often not.
+struct UsesFollower(Follower, AtomicUsize, AtomicUsize);
+
+impl UsesFollower {
+    fn new(follower: &Follower) -> Arc<Self> {
+        Arc::new(Self(follower.clone(), AtomicUsize::new(0), AtomicUsize::new(0)))
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.1.load(Ordering::Relaxed), self.2.load(Ordering::Relaxed))
+    }
+
+    async fn woken(&self, times: usize) {
+        let woken = async {
+            while self.counts().0 + self.counts().1 < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, woken).await.expect("it is woken");
+    }
+}
+
+impl Wake for UsesFollower {
+    fn wake(self: Arc<Self>) {
+        let is_free = self.0.shared().state.try_lock().is_ok();
+        let count = if is_free { &self.1 } else { &self.2 };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn is_overloaded(reply: &Reply) -> bool {
@@ -114,7 +180,51 @@ async fn a_call_that_is_dropped_is_cancelled_though_the_queue_is_full() {
             }
         }
     };
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, all).await.expect("the leader hears of each");
+    tokio::time::timeout(PATIENCE, all).await.expect("the leader hears of each");
     assert_eq!(called, cancelled);
+}
+
+#[tokio::test]
+async fn wakers_may_use_the_follower() {
+    let options = Options { max_in_flight: 1, ..Options::default() };
+    let (follower, mut leader) = follower(options, 4096).await;
+    let uses = UsesFollower::new(&follower);
+    let waker = Waker::from(Arc::clone(&uses));
+    let mut cx = Context::from_waker(&waker);
+    let is_subscribe = |body: &Body| matches!(body, Body::Subscribe(_));
+    let mut subscribe = |key: &'static str| {
+        let (answer, mut hears) = oneshot::channel();
+        assert!(Pin::new(&mut hears).poll(&mut cx).is_pending());
+        let key = Ok(Bytes::from_static(key.as_bytes()));
+        (follower.subscribe(WATCH, key, Some(answer)), hears)
+    };
+    // The leader takes it; it has taken it already.
+    let (_taken, hears) = subscribe("taken");
+    let id = leader.next_id(is_subscribe).await;
+    leader.say(id, pb::SubscribeResult { refused: None, topic: 1 }).await;
+    uses.woken(1).await;
+    hears.await.unwrap().unwrap();
+    let (_again, _) = subscribe("taken");
+    uses.woken(2).await;
+    // It refuses; nobody waits for its answer.
+    let (_refused, _hears) = subscribe("refused");
+    let id = leader.next_id(is_subscribe).await;
+    let refused = Some((&Error::closed("the test")).into());
+    leader.say(id, pb::SubscribeResult { refused, topic: 0 }).await;
+    uses.woken(3).await;
+    drop(subscribe("dropped").0);
+    uses.woken(4).await;
+    // It is not even sent.
+    let (answer, mut hears) = oneshot::channel();
+    assert!(Pin::new(&mut hears).poll(&mut Context::from_waker(&waker)).is_pending());
+    let _unsent = follower.subscribe(WATCH, Err(Error::closed("the test")), Some(answer));
+    uses.woken(5).await;
+    // The room of a call is given to the next one.
+    let mut first = Box::pin(follower.invoke(CALL, Ok(Bytes::new())));
+    let mut second = pin!(follower.invoke(CALL, Ok(Bytes::new())));
+    assert!(poll!(&mut first).is_pending());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(first);
+    uses.woken(6).await;
+    assert_eq!(uses.counts(), (6, 0));
 }

@@ -64,7 +64,7 @@ impl Leader {
     }
 
     /// Ready when no follower is connected any more.
-    async fn all_left(&self) {
+    pub(super) async fn all_left(&self) {
         loop {
             let left = self.peer_left.notified();
             if lock(&self.peers).is_empty() {

@@ -14,6 +14,7 @@ mod limits;
 mod loss;
 mod owners;
 mod requests;
+mod run_out;
 mod start;
 mod support;
 mod traits;
