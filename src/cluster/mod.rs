@@ -38,17 +38,26 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[cfg(all(unix, feature = "process"))]
 const LEAVE: Duration = Duration::from_secs(8);
 
+/// Longest time to wait for the leader that takes over, to withdraw from it what was published.
+#[cfg(all(unix, feature = "process"))]
+const NEXT_LEADER: Duration = Duration::from_secs(3);
+
 /// Leaves all channels, because what this process was for is over: what it published is withdrawn
-/// at once, and the real clients that it has are closed, whoever holds on to them. After a hand-over
-/// nothing is left to be withdrawn; one that is under way is waited for.
+/// at once, and the real clients that it has are closed, whoever holds on to them. A leader that
+/// hands its channels over withdraws nothing, and is waited for; a follower waits up to 3 s for the
+/// one that takes over, which alone can withdraw what it published.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: the rest is done in the background, as long as there is a runtime.
 #[cfg(all(unix, feature = "process"))]
-pub(crate) async fn leave_all() {
+pub(crate) async fn leave_all(role: Role) {
     let leave = async {
         lead::handed_over().await;
+        // What a leader published itself, the next one publishes as well.
+        if role != Role::Leader {
+            let _ = tokio::time::timeout(NEXT_LEADER, crate::follower::meet_next_leaders()).await;
+        }
         // As in `Cluster::close`.
         let _ = tokio::time::timeout(GOODBYE, crate::follower::close_all()).await;
         lead::close_all().await;

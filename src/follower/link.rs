@@ -170,6 +170,7 @@ impl Shared {
         }
         self.reach.up(link.clone());
         let generation = self.reach.generation();
+        state.awaits_next = false;
         state.link = Some(Registered {
             link: link.clone(),
             generation,

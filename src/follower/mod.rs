@@ -78,6 +78,28 @@ pub(crate) async fn close_all() {
     }
 }
 
+/// Waits for the next leaders of those who have published something, where the last leader handed its
+/// channel over: nobody else can withdraw it.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) async fn meet_next_leaders() {
+    let followers: Vec<_> = FOLLOWERS.iter().filter_map(|follower| follower.upgrade()).collect();
+    for follower in followers {
+        let mut status = follower.status.subscribe();
+        let is_missed = {
+            let state = follower.lock();
+            state.awaits_next && !state.publications.is_empty()
+        };
+        if is_missed {
+            // An error means that it is gone.
+            let _ = status.wait_for(|status| !matches!(status, Status::Down(_))).await;
+        }
+    }
+}
+
 /// How a follower stands, for people who look at their cluster.
 #[cfg(all(unix, feature = "process"))]
 #[derive(Debug)]
@@ -158,6 +180,8 @@ struct State {
     closed: Option<Error>,
     /// The link to a leader that goes. It is not `link` any more, so that nothing new is sent on it.
     leaving: Option<Leaving>,
+    /// Whether the last leader said that another one takes its place, which is not there yet.
+    awaits_next: bool,
     /// The links whose leader went with a hand-over, one a reload: work items that came on them are
     /// still this process's.
     handed_over: Vec<u64>,

@@ -14,7 +14,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    cluster::leave_all,
+    cluster::{Role, leave_all},
     error::{Error, ErrorKind, Result},
     protocol::pb::{Done, Early, Ended, control::Body, ended::How},
 };
@@ -99,7 +99,8 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     };
     // The runtime ends soon, and nothing that was left to the background would be done. A client that
     // closes may still have something to send.
-    leave_all().await;
+    let role = if name == ProcessName::Agent { Role::Leader } else { Role::Follower };
+    leave_all(role).await;
     // What was sent goes out before the last words; nothing more comes in.
     place.hub.close();
     place.say_within(Body::Ended(Ended { how: Some(how) }), LAST_WORDS).await;

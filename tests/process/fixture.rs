@@ -258,6 +258,12 @@ impl Upstream {
 
     #[close]
     async fn close(&self) {
+        if let Some(gate) = keys().get("close_gate") {
+            say("agent", "waits to close");
+            while !std::path::Path::new(gate).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         say("agent", "closes");
     }
 }
