@@ -18,12 +18,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 pub(crate) use self::{backoff::Backoff, driver::drive, service::service, socket::prepare};
 use crate::{
+    codec::Encoded,
     error::{Error, ErrorKind, Result},
     protocol::{
         Batch, Frame, Queue,
@@ -113,7 +113,7 @@ impl Link {
         &self,
         id: u64,
         body: impl Into<Body>,
-        payload: &Bytes,
+        payload: &Encoded,
         mark: Option<u64>,
     ) -> Result<()> {
         let len = payload.len();
