@@ -354,6 +354,17 @@ impl Leader {
         tokio::join!(self.withdraw_all(), errands);
     }
 
+    /// Ready when no follower is connected any more.
+    async fn all_left(&self) {
+        loop {
+            let left = self.peer_left.notified();
+            if lock(&self.peers).is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     /// The real client goes, and after it the place.
     async fn end(&self) {
         if let Client::Ready(client) = self.client.send_replace(Client::Closed) {
