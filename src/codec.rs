@@ -2,8 +2,9 @@
 
 use std::{
     any::{Any, TypeId},
-    cell::Cell,
+    cell::RefCell,
     io,
+    ops::Deref,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -167,37 +168,114 @@ impl<T: prost::Message + Default> Decode<T> for Protobuf {
 /// not grow in small steps.
 const ROOM: usize = 256;
 
-/// What is not longer is copied to memory of its own length; the buffer is used again.
+/// What is kept and is not longer is copied to memory of its own length.
 const SHORT: usize = 4 << 10;
 
+/// Buffers of at most this size, and so many of them, are used again by a thread: 256 KiB.
+const KEPT: (usize, usize) = (1 << 10, 256);
+
 thread_local! {
-    /// A buffer to encode into.
-    static BUFFER: Cell<BytesMut> = Cell::default();
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-fn buffer() -> BytesMut {
-    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
-    buffer.reserve(ROOM);
-    buffer
-}
+/// Memory to encode into. It is used again once it is dropped, which costs a fraction of what an
+/// allocator takes for memory that lives as long as a call.
+#[derive(Debug)]
+pub struct Buffer(BytesMut);
 
-/// What was encoded into a [`buffer`].
-fn encoded(mut buffer: BytesMut) -> Bytes {
-    if buffer.len() > SHORT {
-        return buffer.freeze();
+impl Buffer {
+    fn new() -> Self {
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+        Self(spare.unwrap_or_else(|| BytesMut::with_capacity(ROOM)))
     }
-    let bytes = Bytes::copy_from_slice(&buffer);
-    buffer.clear();
-    // Without it, the next one takes another buffer.
-    let _ = BUFFER.try_with(|kept| kept.set(buffer));
-    bytes
+
+    /// For longer than a call.
+    fn into_bytes(mut self) -> Bytes {
+        if self.0.len() > SHORT {
+            return std::mem::take(&mut self.0).freeze();
+        }
+        Bytes::copy_from_slice(&self.0)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !(ROOM..=KEPT.0).contains(&self.0.capacity()) {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.0);
+        buffer.clear();
+        // At the end of the thread there is nothing to keep it in.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT.1 {
+                spare.push(buffer);
+            }
+        });
+    }
+}
+
+/// What was encoded.
+#[derive(Debug)]
+pub enum Encoded {
+    /// For as long as a call.
+    Short(Buffer),
+    /// For longer, or because it is long.
+    Own(Bytes),
+}
+
+impl Encoded {
+    /// For longer than a call; long ones are not copied.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Short(buffer) => Bytes::copy_from_slice(&buffer.0),
+            Self::Own(bytes) => bytes.clone(),
+        }
+    }
+
+    /// As [`Encoded::to_bytes`].
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Short(buffer) => buffer.into_bytes(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Encoded {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(buffer) => &buffer.0,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl Clone for Encoded {
+    fn clone(&self) -> Self {
+        Self::Own(self.to_bytes())
+    }
+}
+
+impl From<Buffer> for Encoded {
+    fn from(buffer: Buffer) -> Self {
+        if buffer.0.len() <= KEPT.0 { Self::Short(buffer) } else { Self::Own(buffer.into_bytes()) }
+    }
+}
+
+impl From<Bytes> for Encoded {
+    fn from(bytes: Bytes) -> Self {
+        Self::Own(bytes)
+    }
 }
 
 /// One value, encoded.
 pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, Error> {
-    let mut out = buffer();
-    C::encode(value, &mut out)?;
-    Ok(encoded(out))
+    let mut out = Buffer::new();
+    C::encode(value, &mut out.0)?;
+    Ok(out.into_bytes())
 }
 
 /// The result of a call, encoded.
@@ -206,10 +284,12 @@ where
     C: Encode<T> + 'static,
     T: 'static,
 {
-    match give_byte_string::<C, T>(value) {
-        Some(payload) => Ok(payload),
-        None => encode_value::<C, T>(value).map(Payload::from),
+    if let Some(payload) = give_byte_string::<C, T>(value) {
+        return Ok(payload);
     }
+    let mut out = Buffer::new();
+    C::encode(value, &mut out.0)?;
+    Ok(Payload::from(Encoded::from(out)))
 }
 
 /// A value that is one large byte string, which is not copied.
@@ -226,7 +306,7 @@ fn give_byte_string<C: 'static, T: 'static>(value: &T) -> Option<Payload> {
 /// Writes the arguments of a call: each with its length before it.
 #[derive(Debug)]
 pub struct ArgsWriter {
-    out: BytesMut,
+    out: Buffer,
     /// The first argument that could not be encoded.
     failed: Option<Error>,
 }
@@ -236,10 +316,10 @@ impl ArgsWriter {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "only expanded code makes one")]
     pub fn new() -> Self {
-        Self { out: buffer(), failed: None }
+        Self { out: Buffer::new(), failed: None }
     }
 
-    /// The next argument. A failure is told by [`ArgsWriter::finish`].
+    /// The next argument. A failure is told at the end.
     #[must_use]
     pub fn arg<C: Encode<T>, T: ?Sized>(mut self, value: &T) -> Self {
         if self.failed.is_none() {
@@ -254,19 +334,25 @@ impl ArgsWriter {
     ///
     /// [`ErrorKind::Encode`] if one has no form in this codec.
     pub fn finish(self) -> Result<Bytes, Error> {
+        Ok(self.encoded()?.into_bytes())
+    }
+
+    /// As [`ArgsWriter::finish`], for a call.
+    pub(crate) fn encoded(self) -> Result<Encoded, Error> {
         match self.failed {
-            None => Ok(encoded(self.out)),
+            None => Ok(self.out.into()),
             Some(error) => Err(error),
         }
     }
 
     fn put<C: Encode<T>, T: ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        let start = self.out.len();
-        self.out.put_u32(0);
-        C::encode(value, &mut self.out)?;
-        let len = u32::try_from(self.out.len() - start - 4)
+        let out = &mut self.out.0;
+        let start = out.len();
+        out.put_u32(0);
+        C::encode(value, out)?;
+        let len = u32::try_from(out.len() - start - 4)
             .map_err(|_| Error::new(ErrorKind::TooLarge, "an argument is larger than 4 GiB"))?;
-        self.out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+        out[start..start + 4].copy_from_slice(&len.to_be_bytes());
         Ok(())
     }
 }

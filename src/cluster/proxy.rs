@@ -1,14 +1,19 @@
 //! What a generated proxy is made of.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{Deliveries, Subscription, subscription::mismatch};
 use crate::{
-    codec::Decode,
+    codec::{ArgsWriter, Decode},
     connection::timeout_anywhere,
     error::Error,
-    follower::{Follower, TopicHandle},
+    follower::{Asked, Follower, TopicHandle},
     spec::{Failure, Reply},
 };
 
@@ -26,8 +31,12 @@ impl ProxyCore {
     }
 
     /// Calls an invoke method.
-    pub async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Answer<'_> {
-        Answer { reply: self.0.invoke(method, args).await, core: self, method }
+    pub fn invoke(
+        &self,
+        method: usize,
+        args: ArgsWriter,
+    ) -> impl Future<Output = Answer<'_>> + Send + Unpin {
+        Invoke { asked: self.0.invoke(method, args.encoded()), core: self, method }
     }
 
     /// Sends a oneway call.
@@ -124,6 +133,23 @@ impl ProxyCore {
                 Err(named(Error::timeout(timeout, "the subscription was not answered")).into())
             }
         }
+    }
+}
+
+/// A call of an invoke method, which begins when it is first polled.
+struct Invoke<'a> {
+    asked: Asked<'a>,
+    core: &'a ProxyCore,
+    method: usize,
+}
+
+impl<'a> Future for Invoke<'a> {
+    type Output = Answer<'a>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<'a>> {
+        let (core, method) = (self.core, self.method);
+        Pin::new(&mut self.asked).poll(cx).map(|reply| Answer { reply, core, method })
     }
 }
 

@@ -184,14 +184,17 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         loop {
             let change = match std::task::ready!(self.handle.topic.poll_event(&mut self.cursor, cx))
             {
-                Event::Value { entry, missed } => match self.decode(&entry) {
-                    Ok(value) => Change::Value { value, missed },
-                    Err(error) => {
-                        // The topic shows it as stale until a value comes that decodes.
-                        self.handle.topic.note_undecodable(&entry, error);
-                        continue;
+                Event::Value { value, missed } => {
+                    let seq = value.seq();
+                    match self.typed(value.decode(self.decoder)) {
+                        Ok(value) => Change::Value { value, missed },
+                        Err(error) => {
+                            // The topic shows it as stale until a value comes that decodes.
+                            self.handle.topic.note_undecodable(seq, error);
+                            continue;
+                        }
                     }
-                },
+                }
                 Event::Live { entry: Some(entry) } => match self.decode(&entry) {
                     Ok(value) => Change::Live { value },
                     Err(_) => continue,
@@ -273,7 +276,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 Ok(value) => return Some(value),
                 // One that does not decode leaves the one before in force, and stale.
                 Err(error) => {
-                    self.handle.topic.note_undecodable(&entry, error);
+                    self.handle.topic.note_undecodable(entry.seq(), error);
                     entry = self.handle.topic.before(&entry)?;
                 }
             }
@@ -287,8 +290,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     fn decode(&self, entry: &Entry) -> Result<Arc<T>> {
-        let decoded = entry.decode(self.decoder).and_then(downcast);
-        decoded.map_err(|error| self.name_error(mismatch(&error)))
+        self.typed(entry.decode(self.decoder))
+    }
+
+    fn typed(&self, decoded: Result<Decoded>) -> Result<Arc<T>> {
+        decoded.and_then(downcast).map_err(|error| self.name_error(mismatch(&error)))
     }
 
     fn name_error(&self, error: Error) -> Error {

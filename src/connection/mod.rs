@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
@@ -29,6 +28,7 @@ pub(crate) use self::{
     socket::prepare,
 };
 use crate::{
+    codec::Encoded,
     error::{Error, ErrorKind, Result},
     protocol::{
         Batch, Frame, Queue,
@@ -118,7 +118,7 @@ impl Link {
         &self,
         id: u64,
         body: impl Into<Body>,
-        payload: &Bytes,
+        payload: &Encoded,
         mark: Option<u64>,
     ) -> Result<()> {
         let len = payload.len();

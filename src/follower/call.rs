@@ -3,14 +3,16 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tokio::time::{Duration, Instant};
 
 use super::{Follower, Shared, State, requests::MAX_CALLS};
 use crate::{
+    codec::Encoded,
     connection::Link,
     error::{Error, ErrorKind},
     protocol::{Frame, pb},
@@ -21,7 +23,7 @@ use crate::{
 pub(super) struct Pending {
     kind: Kind,
     method: usize,
-    pub(super) args: Bytes,
+    pub(super) args: Encoded,
     deadline: Instant,
     /// Its first byte was written on the present link.
     pub(super) is_sent: bool,
@@ -68,25 +70,20 @@ impl Pending {
         matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if **other == *key)
     }
 
-    fn timeout_ms(&self, now: Instant) -> u32 {
-        let left = self.deadline.saturating_duration_since(now);
-        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
-    }
-
-    /// Sends it for the first time.
-    fn send(&self, link: &Link, id: u64, now: Instant) -> Result<(), Error> {
+    /// Sends it for the first time, with so much time left.
+    fn send(&self, link: &Link, id: u64, left: Duration) -> Result<(), Error> {
         if !matches!(self.kind, Kind::Invoke { .. }) {
-            return link.send(self.frame(id, now), Some(id));
+            return link.send(self.frame(id, left), Some(id));
         }
-        let invoke = pb::Invoke { method: self.method as u32, timeout_ms: self.timeout_ms(now) };
+        let invoke = pb::Invoke { method: self.method as u32, timeout_ms: millis(left) };
         link.send_packet(id, invoke, &self.args, Some(id))
     }
 
-    /// The frame for it, with the time that remains from `now`.
-    pub(super) fn frame(&self, id: u64, now: Instant) -> Frame {
-        let timeout_ms = self.timeout_ms(now);
+    /// The frame for it, with so much time left.
+    pub(super) fn frame(&self, id: u64, left: Duration) -> Frame {
+        let timeout_ms = millis(left);
         let method = self.method as u32;
-        let args = self.args.clone();
+        let args = self.args.to_bytes();
         match self.kind {
             Kind::Invoke { .. } => Frame::with_payload(id, pb::Invoke { method, timeout_ms }, args),
             // What one owner publishes keeps its order, however large each is.
@@ -103,12 +100,17 @@ impl Pending {
     pub(super) fn published(&self, is_ok: bool) -> Option<Published> {
         match &self.kind {
             Kind::Publish(key) if is_ok && !self.is_superseded => {
-                Some(((**key).clone(), Some(self.args.clone())))
+                Some(((**key).clone(), Some(self.args.to_bytes())))
             }
             Kind::Unpublish(key) => Some(((**key).clone(), None)),
             Kind::Publish(_) | Kind::Invoke { .. } => None,
         }
     }
+}
+
+/// At least one, since none means the default of the leader.
+fn millis(left: Duration) -> u32 {
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 /// What is published under a key: the arguments, or nothing any more.
@@ -121,10 +123,10 @@ impl Follower {
     ///
     /// Dropping it cancels an invoke in the leader; a publish or unpublish that is on its way runs
     /// to its end.
-    pub(crate) async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Reply {
+    pub(crate) fn invoke(&self, method: usize, args: Result<Encoded, Error>) -> Asked<'_> {
         let idempotent =
             matches!(self.spec_kind(method), MethodKind::Invoke { idempotent: true, .. });
-        self.ask(Kind::Invoke { idempotent }, method, args).await
+        self.ask(Kind::Invoke { idempotent }, method, args)
     }
 
     /// Publishes or withdraws under a key.
@@ -140,7 +142,7 @@ impl Follower {
             MethodKind::Unpublish { publish } => Kind::Unpublish(Box::new((publish, key))),
             _ => Kind::Publish(Box::new((method, key))),
         };
-        self.ask(kind, method, args).await
+        self.ask(kind, method, args.map(Encoded::from)).await
     }
 
     /// Sends a call that nobody waits for.
@@ -152,7 +154,7 @@ impl Follower {
         let shared = self.shared();
         let send = || {
             let args = args?;
-            shared.check_size(&args)?;
+            shared.check_size(args.len())?;
             let mut state = shared.lock();
             if let Some(error) = shared.unusable(&state, method) {
                 return Err(error);
@@ -177,10 +179,68 @@ impl Follower {
         self.shared().spec.methods[method].kind
     }
 
-    async fn ask(&self, kind: Kind, method: usize, args: Result<Bytes, Error>) -> Reply {
-        let shared = self.shared();
-        let named = |error| Failure::Cluster(shared.name_error(method, error));
-        let args = args.and_then(|args| shared.check_size(&args).map(|()| args)).map_err(named)?;
+    fn ask(&self, kind: Kind, method: usize, args: Result<Encoded, Error>) -> Asked<'_> {
+        Asked { shared: self.shared(), method, stage: Stage::New(kind, args) }
+    }
+}
+
+/// A call or publish, which begins when it is first polled. A future by hand, since one that the
+/// compiler makes is several times as large to move, and calls are many.
+///
+/// # Cancel safety
+///
+/// As [`Follower::invoke`].
+pub(crate) struct Asked<'a> {
+    shared: &'a Shared,
+    method: usize,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    New(Kind, Result<Encoded, Error>),
+    Waits(Answer<'a>),
+    /// Under way to an answer in a way that is not the usual one.
+    Detour(BoxFuture<'a, Result<Option<Reply>, Error>>),
+    Over,
+}
+
+impl Future for Asked<'_> {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let this = &mut *self;
+        let reply = loop {
+            match &mut this.stage {
+                Stage::Waits(answer) => break Ok(ready!(Pin::new(answer).poll(cx))),
+                Stage::Detour(detour) => break ready!(detour.as_mut().poll(cx)),
+                Stage::New(..) => match this.begin(cx) {
+                    Ok(Stage::Waits(answer)) => {
+                        this.stage = Stage::Waits(answer);
+                        return Poll::Pending;
+                    }
+                    Ok(stage) => this.stage = stage,
+                    Err(error) => break Err(error),
+                },
+                Stage::Over => break Err(this.shared.closed()),
+            }
+        };
+        this.stage = Stage::Over;
+        Poll::Ready(match reply {
+            Ok(Some(Ok(value))) => Ok(value),
+            other => Err(this.failure(other)),
+        })
+    }
+}
+
+impl<'a> Asked<'a> {
+    /// Where the call stands once it has begun.
+    fn begin(&mut self, cx: &Context<'_>) -> Result<Stage<'a>, Error> {
+        let (shared, method) = (self.shared, self.method);
+        let Stage::New(kind, args) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return Ok(Stage::Over);
+        };
+        let args = args?;
+        shared.check_size(args.len())?;
         let timeout = shared.timeout(method);
         let now = Instant::now();
         let deadline = now + timeout;
@@ -188,26 +248,38 @@ impl Follower {
         let (is_sent, is_superseded, is_abandoned) = (false, false, false);
         let pending =
             Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned };
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        let started = match shared.start(pending, now, waker) {
-            Err(Refused::Full(pending)) => shared.start_when_there_is_room(pending, timeout).await,
-            Err(Refused::With(error)) => Err(error),
-            Ok(id) => Ok(id),
-        };
-        let id = started.map_err(named)?;
-        let answer = Answer { shared, id, deadline, cancels, is_registered: true, is_over: false };
-        let reply = if shared.watches_deadlines_here() {
-            answer.await
-        } else {
-            shared.until(deadline, answer).await.map_err(named)?.flatten()
-        };
-        let Some(reply) = reply else { return Err(named(shared.timed_out(timeout))) };
-        reply.map_err(|failure| match failure {
-            Failure::Cluster(error) => named(error),
-            Failure::Client(error, value) => {
-                Failure::Client(shared.name_error(method, error), value)
+        let answer = move |id| Answer { shared, id, deadline, cancels, is_over: false };
+        match shared.start(pending, timeout, cx.waker().clone()) {
+            Ok(id) if shared.watches_deadlines_here() => Ok(Stage::Waits(answer(id))),
+            Ok(id) => {
+                let answer = answer(id);
+                Ok(Stage::Detour(Box::pin(async move {
+                    Ok(shared.until(deadline, answer).await?.flatten())
+                })))
             }
-        })
+            Err(Refused::Full(pending)) => Ok(Stage::Detour(Box::pin(async move {
+                let id = shared.start_when_there_is_room(pending, timeout).await?;
+                let answer = answer(id);
+                if shared.watches_deadlines_here() {
+                    return Ok(answer.await);
+                }
+                Ok(shared.until(deadline, answer).await?.flatten())
+            }))),
+            Err(Refused::With(error)) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn failure(&self, reply: Result<Option<Reply>, Error>) -> Failure {
+        let (shared, method) = (self.shared, self.method);
+        let error = match reply {
+            Ok(Some(Err(Failure::Client(error, value)))) => {
+                return Failure::Client(shared.name_error(method, error), value);
+            }
+            Ok(Some(Err(Failure::Cluster(error)))) | Err(error) => error,
+            Ok(Some(Ok(_)) | None) => shared.timed_out(shared.timeout(method)),
+        };
+        Failure::Cluster(shared.name_error(method, error))
     }
 }
 
@@ -248,17 +320,14 @@ impl Shared {
         self.spec.methods[method].timeout.unwrap_or(self.options.call_timeout)
     }
 
-    pub(super) fn check_size(&self, args: &Bytes) -> Result<(), Error> {
+    pub(super) fn check_size(&self, args: usize) -> Result<(), Error> {
         let limit = self.options.max_payload;
-        if args.len() <= limit {
+        if args <= limit {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::TooLarge,
-            format!(
-                "the arguments have {} bytes, more than options.max_payload of {limit}",
-                args.len()
-            ),
+            format!("the arguments have {args} bytes, more than options.max_payload of {limit}"),
         ))
     }
 
@@ -284,14 +353,14 @@ impl Shared {
     }
 
     /// Puts a call on the table, and on the link if there is one.
-    fn start(&self, pending: Pending, now: Instant, waker: Waker) -> Result<u64, Refused> {
+    fn start(&self, pending: Pending, left: Duration, waker: Waker) -> Result<u64, Refused> {
         let mut state = self.lock();
         let Some(free) = state.room.free.checked_sub(1) else {
             state.room.waiting += 1;
             return Err(Refused::Full(pending));
         };
         state.room.free = free;
-        let put = self.put(&mut state, pending, now, waker);
+        let put = self.put(&mut state, pending, left, waker);
         let is_waited_for = put.is_err() && state.make_room();
         drop(state);
         self.give_room(is_waited_for);
@@ -323,8 +392,9 @@ impl Shared {
         permit.forget();
         drop(waits);
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let left = pending.deadline.saturating_duration_since(Instant::now());
         let mut state = self.lock();
-        let put = self.put(&mut state, pending, Instant::now(), waker);
+        let put = self.put(&mut state, pending, left, waker);
         let is_waited_for = put.is_err() && state.make_room();
         drop(state);
         self.give_room(is_waited_for);
@@ -342,7 +412,7 @@ impl Shared {
         &self,
         state: &mut State,
         pending: Pending,
-        now: Instant,
+        left: Duration,
         waker: Waker,
     ) -> Result<u64, Error> {
         if let Some(error) = self.unusable(state, pending.method) {
@@ -370,8 +440,8 @@ impl Shared {
             return Err(Error::new(ErrorKind::Overloaded, reason));
         };
         if let Some(registered) = &state.link {
-            registered.check_size(&pending.args)?;
-            match pending.send(&registered.link, id, now) {
+            registered.check_size(pending.args.len())?;
+            match pending.send(&registered.link, id, left) {
                 // A link that is closed already: the next one will send it.
                 Err(error) if error.kind() == ErrorKind::Overloaded => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -426,8 +496,6 @@ struct Answer<'a> {
     id: u64,
     deadline: Instant,
     cancels: bool,
-    /// The call was started in this very poll, with the waker of it.
-    is_registered: bool,
     is_over: bool,
 }
 
@@ -435,9 +503,6 @@ impl Future for Answer<'_> {
     type Output = Option<Reply>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
-        if std::mem::take(&mut self.is_registered) {
-            return Poll::Pending;
-        }
         // Declared first, so that it is dropped after the lock.
         let mut stale = None;
         let mut state = self.shared.lock();
@@ -472,7 +537,8 @@ mod tests {
     }
 
     pub(super) fn pending(kind: Kind) -> Pending {
-        let (method, args, deadline) = (0, Bytes::from_static(b"args"), Instant::now());
+        let (method, deadline) = (0, Instant::now());
+        let args = Encoded::from(Bytes::from_static(b"args"));
         let (is_sent, is_superseded, is_abandoned) = (false, false, false);
         Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned }
     }
@@ -494,6 +560,6 @@ mod tests {
         assert!(!publish.survives_link(), "nobody waits and nobody has it");
         publish.is_sent = true;
         assert!(publish.survives_link());
-        assert_eq!(publish.published(true), Some((key(), Some(publish.args.clone()))));
+        assert_eq!(publish.published(true), Some((key(), Some(publish.args.to_bytes()))));
     }
 }

@@ -191,11 +191,13 @@ impl Shared {
         let mut refused = Vec::new();
         for id in calls {
             let Some(pending) = state.requests.call(id) else { continue };
-            let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(&pending.args));
+            let len = pending.args.len();
+            let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(len));
             if let Err(error) = fits {
                 refused.push((id, error));
             } else if pending.deadline() > now {
-                let _ = link.replay(pending.frame(id, now), Some(id));
+                let left = pending.deadline() - now;
+                let _ = link.replay(pending.frame(id, left), Some(id));
             } else if pending.is_abandoned {
                 state.requests.close(id);
             }
@@ -220,7 +222,7 @@ impl Shared {
     fn send_replay(&self, state: &mut State, key: (usize, Bytes), failures: u32) {
         let Some(registered) = &state.link else { return };
         let Some(args) = state.publications.get(&key).cloned() else { return };
-        if let Err(error) = registered.check_size(&args) {
+        if let Err(error) = registered.check_size(args.len()) {
             return self.note_replay_failure(key.0, &error);
         }
         let id = state.requests.next_id();

@@ -39,16 +39,17 @@ use tokio::{
 };
 
 pub use self::topic::State as SubscriptionState;
-use self::{
-    call::Room,
-    reach::Reach,
-    requests::{Request, Requests},
-};
 pub(crate) use self::{
+    call::Asked,
     dial::{Dial, DialError, Dialed, Dialing, Report, Stream, register, register_here},
     handle::TopicHandle,
     liveness::Liveness,
     topic::{Cursor, Decoded, Decoder, Entry, Event, Item, ItemValue, Topic},
+};
+use self::{
+    call::Room,
+    reach::Reach,
+    requests::{Request, Requests},
 };
 use crate::{
     connection::Link,
@@ -182,15 +183,14 @@ struct Registered {
 
 impl Registered {
     /// The leader closes a link on which more comes than it takes.
-    fn check_size(&self, payload: &Bytes) -> Result<()> {
-        if payload.len() <= self.max_payload {
+    fn check_size(&self, payload: usize) -> Result<()> {
+        if payload <= self.max_payload {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::TooLarge,
             format!(
-                "the arguments have {} bytes, more than the leader's limit of {}",
-                payload.len(),
+                "the arguments have {payload} bytes, more than the leader's limit of {}",
                 self.max_payload
             ),
         ))
@@ -339,7 +339,7 @@ impl Follower {
         let is_one =
             matches!(shared.spec.methods[method].kind, MethodKind::Subscribe { one: true, .. });
         let bounds = (shared.options.ring_values, shared.options.ring_bytes);
-        let key = key.and_then(|key| shared.check_size(&key).map(|()| key));
+        let key = key.and_then(|key| shared.check_size(key.len()).map(|()| key));
         let (key, refusal) = match key {
             Ok(key) => (key, None),
             Err(error) => (Bytes::new(), Some(error)),
@@ -465,7 +465,7 @@ impl Shared {
     fn send_subscribe(&self, state: &mut State, topic: u64) {
         let Some(registered) = &state.link else { return };
         let Some(entry) = state.topics.get_mut(&topic) else { return };
-        if let Err(error) = registered.check_size(&entry.topic.key) {
+        if let Err(error) = registered.check_size(entry.topic.key.len()) {
             return entry.topic.refused(self.name_error(entry.topic.method, error));
         }
         let id = state.requests.next_id();

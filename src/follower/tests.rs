@@ -182,7 +182,7 @@ fn is_overloaded(reply: &Reply) -> bool {
 async fn a_call_that_is_dropped_is_cancelled_though_the_queue_is_full() {
     let options = Options { max_queued: 4096, ..Options::default() };
     let (follower, mut leader) = follower(options, 64).await;
-    let args = || Ok::<_, Error>(Bytes::from(vec![0; 100]));
+    let args = || Ok::<_, Error>(Bytes::from(vec![0; 100]).into());
     let mut calls = Vec::new();
     loop {
         let mut call = Box::pin(follower.invoke(CALL, args()));
@@ -244,8 +244,8 @@ async fn wakers_may_use_the_follower() {
     let _unsent = follower.subscribe(WATCH, Err(Error::closed("the test")), Some(answer));
     uses.woken(5).await;
     // The room of a call is given to the next one.
-    let mut first = Box::pin(follower.invoke(CALL, Ok(Bytes::new())));
-    let mut second = pin!(follower.invoke(CALL, Ok(Bytes::new())));
+    let mut first = Box::pin(follower.invoke(CALL, Ok(Bytes::new().into())));
+    let mut second = pin!(follower.invoke(CALL, Ok(Bytes::new().into())));
     assert!(poll!(&mut first).is_pending());
     assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     drop(first);

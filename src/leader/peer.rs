@@ -64,6 +64,7 @@ impl Peer {
                 if head.is_empty() {
                     self.link.send_packet(request, result, &bytes, None)
                 } else {
+                    let bytes = bytes.into_bytes();
                     self.link.send(Frame::with_pieces(request, result, &head, bytes), None)
                 }
             }

@@ -1,7 +1,7 @@
 //! What waits to be handed to a [`Batch`]: short frames are written behind one another at once, so
 //! that each costs a copy of its bytes and nothing else.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{
     Batch, PART,
@@ -9,6 +9,7 @@ use super::{
     hot,
     pb::packet::Body,
 };
+use crate::codec::Encoded;
 
 /// Frames in the order in which they were queued.
 #[derive(Debug, Default)]
@@ -63,7 +64,7 @@ impl Queue {
         &mut self,
         id: u64,
         body: impl Into<Body>,
-        payload: &Bytes,
+        payload: &Encoded,
         mark: Option<u64>,
     ) {
         let body = body.into();
@@ -71,7 +72,7 @@ impl Queue {
         let is_short = payload.len() < COPY - hot::MAX_HEAD;
         match hot::write(&mut head, id, &body, payload.len()).filter(|_| is_short) {
             Some(len) => self.append([&head[..len], payload], mark),
-            None => self.push(Frame::with_payload(id, body, payload.clone()), mark),
+            None => self.push(Frame::with_payload(id, body, payload.to_bytes()), mark),
         }
     }
 
@@ -92,6 +93,12 @@ impl Queue {
 
     /// Hands everything on.
     pub(crate) fn move_to(&mut self, batch: &mut Batch) {
+        if self.items.is_empty() {
+            if let Some(run) = batch.take_spare() {
+                self.spare = run;
+            }
+            return;
+        }
         let bytes = std::mem::take(&mut self.bytes);
         for item in self.items.drain(..) {
             batch.push_item(item);
@@ -117,6 +124,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -202,7 +210,7 @@ mod tests {
                     queue.push(plain.in_order(), mark);
                 } else {
                     straight.push(plain, mark);
-                    queue.push_packet(id, invoke, &payload, mark);
+                    queue.push_packet(id, invoke, &payload.into(), mark);
                 }
             }
             queue.move_to(&mut queued);

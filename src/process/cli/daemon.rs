@@ -42,6 +42,7 @@ use crate::{
     process::{
         inherit::{LAUNCHER_VARIABLE, take_launcher},
         name::Exit,
+        words::lasting,
     },
 };
 
@@ -206,7 +207,7 @@ impl Start {
                     return Ok(self.died(status.into(), reason));
                 }
                 () = sleep_until(deadline) => {
-                    let reason = format!("it was not ready within {:?}", self.limit);
+                    let reason = format!("it was not ready within {}", lasting(self.limit));
                     return self.give_up(child, orphans, Exit::Failed, reason).await;
                 }
                 number = interrupts.recv() => {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{ErrorKind, Result},
-    process::name::Exit,
+    process::{name::Exit, words::lasting},
 };
 
 /// How long a master may take to answer before it counts as stopped or stuck.
@@ -99,7 +99,8 @@ fn see_it_gone(
     wait_for(&mut left, limit);
     let in_time = left.is_empty();
     if !in_time {
-        println!("not all of {title} is gone after {limit:?}; killing {}", pids(&left));
+        let limit = lasting(limit);
+        println!("not all of {title} is gone after {limit}; killing {}", pids(&left));
         // A second request has the master itself kill them, in order.
         if let Ok(Some(again)) = Client::connect(instance)
             && again.ask::<Stopping>(Ask::Stop, SILENCE).is_ok()

@@ -22,6 +22,7 @@ use crate::{
         name::{Exit, ProcessName},
         place::{Place, refuse_orphan},
         role::{Roles, live},
+        words::lasting,
     },
     protocol::handshake::Token,
 };
@@ -173,9 +174,10 @@ impl MasterBuilder {
         }
         if self.restart.shortest.is_zero() || self.restart.shortest > self.restart.longest {
             return Err(Error::config(format!(
-                "restart_backoff({:?}, {:?}): the first must be more than zero and at most the \
+                "restart_backoff({}, {}): the first must be more than zero and at most the \
                  second",
-                self.restart.shortest, self.restart.longest
+                lasting(self.restart.shortest),
+                lasting(self.restart.longest)
             )));
         }
         let workers = self.workers.unwrap_or_else(default_workers);
