@@ -258,7 +258,7 @@ async fn the_deadline_of_a_call_covers_all_tries() {
     let options = Options { call_timeout: Duration::from_secs(10), ..Options::default() };
     let (follower, [mut first, mut second]) = follower_of(options, 4096).await;
     let start = Instant::now();
-    let mut call = Box::pin(follower.invoke(CALL_AGAIN, Ok(Bytes::new())));
+    let mut call = Box::pin(follower.invoke(CALL_AGAIN, Ok(Bytes::new().into())));
     assert!(poll!(&mut call).is_pending());
     assert_eq!(first.next_invoke().await.timeout_ms, 10_000);
     tokio::time::advance(Duration::from_secs(4)).await;
