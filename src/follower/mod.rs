@@ -37,17 +37,17 @@ use tokio::{
 };
 
 pub use self::topic::State as SubscriptionState;
-use self::{
-    call::Room,
-    reach::Reach,
-    requests::{Request, Requests},
-};
 pub(crate) use self::{
     call::Asked,
     dial::{Dial, DialError, Dialed, Dialing, Report, Stream, register, register_here},
     handle::TopicHandle,
     liveness::Liveness,
     topic::{Cursor, Decoded, Decoder, Entry, Event, Item, ItemValue, Topic},
+};
+use self::{
+    call::Room,
+    reach::Reach,
+    requests::{Request, Requests},
 };
 use crate::{
     connection::Link,
