@@ -94,28 +94,38 @@ impl io::Write for Out<'_> {
 
 impl<T: DeserializeOwned + 'static> Decode<T> for MessagePack {
     fn decode(bytes: Bytes) -> Result<T, Error> {
-        if bytes.len() > LARGE
-            && let Some(value) = take_byte_string(&bytes)
-        {
-            return Ok(value);
+        match take_byte_string(&bytes) {
+            Some(value) => Ok(value),
+            None => rmp_serde::from_slice(&bytes).map_err(|error| decode_error::<T>(&error)),
         }
-        rmp_serde::from_slice(&bytes).map_err(|error| decode_error::<T>(&error))
     }
 }
 
 /// What is longer has its memory for itself, where shorter values lie in what was read with others.
 const LARGE: usize = 64 << 10;
 
-/// The marker before a byte string whose length takes four bytes.
+/// The markers before a byte string whose length takes one, two and four bytes.
+const BIN_8: u8 = 0xc4;
+const BIN_16: u8 = 0xc5;
 const BIN_32: u8 = 0xc6;
 
-/// A value that is one large byte string, where it lies.
+/// A value that is one byte string, as calls often have it: a large one where it lies. What is not in
+/// its shortest form is left to the codec.
 fn take_byte_string<T: 'static>(bytes: &Bytes) -> Option<T> {
     let mut value = None::<T>;
     let slot = (&mut value as &mut dyn Any).downcast_mut::<Option<Bytes>>()?;
-    let (&[marker, ref len @ ..], rest) = bytes.split_first_chunk::<5>()?;
-    if marker == BIN_32 && u32::from_be_bytes(*len) as usize == rest.len() {
-        *slot = Some(bytes.slice_ref(rest));
+    let (len, string) = match **bytes {
+        [BIN_8, len, ref string @ ..] => (usize::from(len), string),
+        [BIN_16, a, b, ref string @ ..] => (usize::from(u16::from_be_bytes([a, b])), string),
+        [BIN_32, a, b, c, d, ref string @ ..] => {
+            (u32::from_be_bytes([a, b, c, d]) as usize, string)
+        }
+        _ => return None,
+    };
+    if len == string.len() {
+        let is_large = bytes.len() > LARGE;
+        let own = || Bytes::copy_from_slice(string);
+        *slot = Some(if is_large { bytes.slice_ref(string) } else { own() });
     }
     value
 }
@@ -175,41 +185,56 @@ const SHORT: usize = 4 << 10;
 const KEPT: (usize, usize) = (1 << 10, 256);
 
 thread_local! {
-    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Box<BytesMut>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Memory to encode into. It is used again once it is dropped, which costs a fraction of what an
 /// allocator takes for memory that lives as long as a call.
 #[derive(Debug)]
-pub struct Buffer(BytesMut);
+pub(crate) struct Buffer(
+    /// Always there. A pointer is what a call moves best: from hand to hand, many times.
+    Option<Box<BytesMut>>,
+);
 
 impl Buffer {
     fn new() -> Self {
         let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
-        Self(spare.unwrap_or_else(|| BytesMut::with_capacity(ROOM)))
+        Self(Some(spare.unwrap_or_else(|| Box::new(BytesMut::with_capacity(ROOM)))))
+    }
+
+    fn bytes(&mut self) -> &mut BytesMut {
+        self.0.get_or_insert_default()
     }
 
     /// For longer than a call.
     fn into_bytes(mut self) -> Bytes {
-        if self.0.len() > SHORT {
-            return std::mem::take(&mut self.0).freeze();
+        if self.len() > SHORT {
+            return std::mem::take(self.bytes()).freeze();
         }
-        Bytes::copy_from_slice(&self.0)
+        Bytes::copy_from_slice(&self)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |bytes| bytes)
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if !(ROOM..=KEPT.0).contains(&self.0.capacity()) {
+        let Some(mut bytes) = self.0.take() else { return };
+        if bytes.capacity() > KEPT.0 {
             return;
         }
-        let mut buffer = std::mem::take(&mut self.0);
-        buffer.clear();
+        bytes.clear();
         // At the end of the thread there is nothing to keep it in.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < KEPT.1 {
-                spare.push(buffer);
+                spare.push(bytes);
             }
         });
     }
@@ -217,19 +242,19 @@ impl Drop for Buffer {
 
 /// What was encoded.
 #[derive(Debug)]
-pub enum Encoded {
+pub(crate) enum Encoded {
     /// For as long as a call.
     Short(Buffer),
     /// For longer, or because it is long.
-    Own(Bytes),
+    Own(Box<Bytes>),
 }
 
 impl Encoded {
     /// For longer than a call; long ones are not copied.
     pub(crate) fn to_bytes(&self) -> Bytes {
         match self {
-            Self::Short(buffer) => Bytes::copy_from_slice(&buffer.0),
-            Self::Own(bytes) => bytes.clone(),
+            Self::Short(buffer) => Bytes::copy_from_slice(buffer),
+            Self::Own(bytes) => Bytes::clone(bytes),
         }
     }
 
@@ -237,7 +262,7 @@ impl Encoded {
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Self::Short(buffer) => buffer.into_bytes(),
-            Self::Own(bytes) => bytes,
+            Self::Own(bytes) => *bytes,
         }
     }
 }
@@ -245,9 +270,10 @@ impl Encoded {
 impl Deref for Encoded {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Short(buffer) => &buffer.0,
+            Self::Short(buffer) => buffer,
             Self::Own(bytes) => bytes,
         }
     }
@@ -255,26 +281,27 @@ impl Deref for Encoded {
 
 impl Clone for Encoded {
     fn clone(&self) -> Self {
-        Self::Own(self.to_bytes())
+        self.to_bytes().into()
     }
 }
 
 impl From<Buffer> for Encoded {
+    #[inline]
     fn from(buffer: Buffer) -> Self {
-        if buffer.0.len() <= KEPT.0 { Self::Short(buffer) } else { Self::Own(buffer.into_bytes()) }
+        if buffer.len() <= KEPT.0 { Self::Short(buffer) } else { buffer.into_bytes().into() }
     }
 }
 
 impl From<Bytes> for Encoded {
     fn from(bytes: Bytes) -> Self {
-        Self::Own(bytes)
+        Self::Own(Box::new(bytes))
     }
 }
 
 /// One value, encoded.
 pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, Error> {
     let mut out = Buffer::new();
-    C::encode(value, &mut out.0)?;
+    C::encode(value, out.bytes())?;
     Ok(out.into_bytes())
 }
 
@@ -288,17 +315,24 @@ where
         return Ok(payload);
     }
     let mut out = Buffer::new();
-    C::encode(value, &mut out.0)?;
+    C::encode(value, out.bytes())?;
     Ok(Payload::from(Encoded::from(out)))
 }
 
-/// A value that is one large byte string, which is not copied.
+/// A value that is one byte string, as results often are: a short one without the codec's general
+/// machinery, a large one without a copy.
 fn give_byte_string<C: 'static, T: 'static>(value: &T) -> Option<Payload> {
     let bytes = (value as &dyn Any).downcast_ref::<Bytes>()?;
-    if bytes.len() <= LARGE || TypeId::of::<C>() != TypeId::of::<MessagePack>() {
+    if TypeId::of::<C>() != TypeId::of::<MessagePack>() {
         return None;
     }
-    let len = u32::try_from(bytes.len()).ok()?;
+    if let Ok(len) = u8::try_from(bytes.len()) {
+        let mut out = Buffer::new();
+        out.bytes().extend_from_slice(&[BIN_8, len]);
+        out.bytes().extend_from_slice(bytes);
+        return Some(Payload::from(Encoded::from(out)));
+    }
+    let len = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() > LARGE)?;
     let head = [&[BIN_32], &len.to_be_bytes()[..]].concat();
     Some(Payload::of_pieces(head.into(), bytes.clone()))
 }
@@ -338,6 +372,7 @@ impl ArgsWriter {
     }
 
     /// As [`ArgsWriter::finish`], for a call.
+    #[inline]
     pub(crate) fn encoded(self) -> Result<Encoded, Error> {
         match self.failed {
             None => Ok(self.out.into()),
@@ -346,7 +381,7 @@ impl ArgsWriter {
     }
 
     fn put<C: Encode<T>, T: ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        let out = &mut self.out.0;
+        let out = self.out.bytes();
         let start = out.len();
         out.put_u32(0);
         C::encode(value, out)?;

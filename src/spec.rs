@@ -60,9 +60,15 @@ impl Payload {
     }
 }
 
-impl<E: Into<Encoded>> From<E> for Payload {
-    fn from(bytes: E) -> Self {
-        Self { head: Bytes::new(), bytes: bytes.into() }
+impl From<Encoded> for Payload {
+    fn from(bytes: Encoded) -> Self {
+        Self { head: Bytes::new(), bytes }
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::from(Encoded::from(bytes))
     }
 }
 

@@ -36,7 +36,7 @@ impl ProxyCore {
         method: usize,
         args: ArgsWriter,
     ) -> impl Future<Output = Answer<'_>> + Send + Unpin {
-        Invoke { asked: self.0.invoke(method, args.encoded()), core: self, method }
+        Invoke { asked: self.0.invoke(method, args.encoded()), core: self }
     }
 
     /// Sends a oneway call.
@@ -140,7 +140,6 @@ impl ProxyCore {
 struct Invoke<'a> {
     asked: Asked<'a>,
     core: &'a ProxyCore,
-    method: usize,
 }
 
 impl<'a> Future for Invoke<'a> {
@@ -148,7 +147,7 @@ impl<'a> Future for Invoke<'a> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<'a>> {
-        let (core, method) = (self.core, self.method);
+        let (core, method) = (self.core, self.asked.method());
         Pin::new(&mut self.asked).poll(cx).map(|reply| Answer { reply, core, method })
     }
 }

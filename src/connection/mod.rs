@@ -114,6 +114,7 @@ impl Link {
     /// # Errors
     ///
     /// As [`Link::send`].
+    #[inline]
     pub(crate) fn send_packet(
         &self,
         id: u64,
@@ -135,6 +136,7 @@ impl Link {
         self.queue_up(0, usize::MAX, |queue| queue.push(frame, mark))
     }
 
+    #[inline]
     fn queue_up(&self, len: usize, bound: usize, push: impl FnOnce(&mut Queue)) -> Result<()> {
         let was_empty = {
             let mut queue = self.queue();
@@ -207,6 +209,7 @@ impl Link {
         self.queue().frames.release();
     }
 
+    #[inline]
     fn queue(&self) -> MutexGuard<'_, Outgoing> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -71,6 +71,7 @@ impl Pending {
     }
 
     /// Sends it for the first time, with so much time left.
+    #[inline]
     fn send(&self, link: &Link, id: u64, left: Duration) -> Result<(), Error> {
         if !matches!(self.kind, Kind::Invoke { .. }) {
             return link.send(self.frame(id, left), Some(id));
@@ -180,12 +181,13 @@ impl Follower {
     }
 
     fn ask(&self, kind: Kind, method: usize, args: Result<Encoded, Error>) -> Asked<'_> {
-        Asked { shared: self.shared(), method, stage: Stage::New(kind, args) }
+        let question = Some((kind, args));
+        Asked { shared: self.shared(), method, question, answer: None, detour: None }
     }
 }
 
-/// A call or publish, which begins when it is first polled. A future by hand, since one that the
-/// compiler makes is several times as large to move, and calls are many.
+/// A call or publish, which begins when it is first polled. It is a future by hand, since calls are
+/// many and what the compiler makes of `async` is moved more often.
 ///
 /// # Cancel safety
 ///
@@ -193,15 +195,11 @@ impl Follower {
 pub(crate) struct Asked<'a> {
     shared: &'a Shared,
     method: usize,
-    stage: Stage<'a>,
-}
-
-enum Stage<'a> {
-    New(Kind, Result<Encoded, Error>),
-    Waits(Answer<'a>),
+    /// Not begun yet.
+    question: Option<(Kind, Result<Encoded, Error>)>,
+    answer: Option<Answer<'a>>,
     /// Under way to an answer in a way that is not the usual one.
-    Detour(BoxFuture<'a, Result<Option<Reply>, Error>>),
-    Over,
+    detour: Option<BoxFuture<'a, Reply>>,
 }
 
 impl Future for Asked<'_> {
@@ -209,84 +207,78 @@ impl Future for Asked<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         let this = &mut *self;
-        let reply = loop {
-            match &mut this.stage {
-                Stage::Waits(answer) => break Ok(ready!(Pin::new(answer).poll(cx))),
-                Stage::Detour(detour) => break ready!(detour.as_mut().poll(cx)),
-                Stage::New(..) => match this.begin(cx) {
-                    Ok(Stage::Waits(answer)) => {
-                        this.stage = Stage::Waits(answer);
-                        return Poll::Pending;
-                    }
-                    Ok(stage) => this.stage = stage,
-                    Err(error) => break Err(error),
-                },
-                Stage::Over => break Err(this.shared.closed()),
+        if let Some((kind, args)) = this.question.take() {
+            match this.begin(kind, args, cx) {
+                // It is woken by the answer.
+                Ok(()) if this.answer.is_some() => return Poll::Pending,
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(Err(this.failed(error.into()))),
             }
+        }
+        let reply = match (&mut this.answer, &mut this.detour) {
+            (Some(answer), _) => ready!(Pin::new(answer).poll(cx)),
+            (None, Some(detour)) => ready!(detour.as_mut().poll(cx)),
+            (None, None) => Err(this.shared.closed().into()),
         };
-        this.stage = Stage::Over;
-        Poll::Ready(match reply {
-            Ok(Some(Ok(value))) => Ok(value),
-            other => Err(this.failure(other)),
-        })
+        match reply {
+            Ok(value) => Poll::Ready(Ok(value)),
+            Err(failure) => Poll::Ready(Err(this.failed(failure))),
+        }
     }
 }
 
-impl<'a> Asked<'a> {
-    /// Where the call stands once it has begun.
-    fn begin(&mut self, cx: &Context<'_>) -> Result<Stage<'a>, Error> {
+impl Asked<'_> {
+    pub(crate) fn method(&self) -> usize {
+        self.method
+    }
+
+    #[inline]
+    fn begin(
+        &mut self,
+        kind: Kind,
+        args: Result<Encoded, Error>,
+        cx: &Context<'_>,
+    ) -> Result<(), Error> {
         let (shared, method) = (self.shared, self.method);
-        let Stage::New(kind, args) = std::mem::replace(&mut self.stage, Stage::Over) else {
-            return Ok(Stage::Over);
-        };
         let args = args?;
         shared.check_size(args.len())?;
         let timeout = shared.timeout(method);
-        let now = Instant::now();
-        let deadline = now + timeout;
+        let deadline = Instant::now() + timeout;
         let cancels = matches!(kind, Kind::Invoke { .. });
         let (is_sent, is_superseded, is_abandoned) = (false, false, false);
         let pending =
             Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned };
-        let answer = move |id| Answer { shared, id, deadline, cancels, is_over: false };
+        let answer = move |id| Answer { shared, method, id, deadline, cancels, is_over: false };
         match shared.start(pending, timeout, cx.waker().clone()) {
-            Ok(id) if shared.watches_deadlines_here() => Ok(Stage::Waits(answer(id))),
-            Ok(id) => {
-                let answer = answer(id);
-                Ok(Stage::Detour(Box::pin(async move {
-                    Ok(shared.until(deadline, answer).await?.flatten())
-                })))
+            Ok(id) if shared.watches_deadlines_here() => self.answer = Some(answer(id)),
+            Ok(id) => self.detour = Some(Box::pin(answer(id).in_time())),
+            Err(Refused::With(error)) => return Err(error),
+            Err(Refused::Full(pending)) => {
+                self.detour = Some(Box::pin(async move {
+                    let id = shared.start_when_there_is_room(*pending, timeout).await?;
+                    answer(id).in_time().await
+                }));
             }
-            Err(Refused::Full(pending)) => Ok(Stage::Detour(Box::pin(async move {
-                let id = shared.start_when_there_is_room(pending, timeout).await?;
-                let answer = answer(id);
-                if shared.watches_deadlines_here() {
-                    return Ok(answer.await);
-                }
-                Ok(shared.until(deadline, answer).await?.flatten())
-            }))),
-            Err(Refused::With(error)) => Err(error),
         }
+        Ok(())
     }
 
+    /// It is over; names channel and method.
     #[cold]
-    fn failure(&self, reply: Result<Option<Reply>, Error>) -> Failure {
-        let (shared, method) = (self.shared, self.method);
-        let error = match reply {
-            Ok(Some(Err(Failure::Client(error, value)))) => {
-                return Failure::Client(shared.name_error(method, error), value);
-            }
-            Ok(Some(Err(Failure::Cluster(error)))) | Err(error) => error,
-            Ok(Some(Ok(_)) | None) => shared.timed_out(shared.timeout(method)),
-        };
-        Failure::Cluster(shared.name_error(method, error))
+    fn failed(&mut self, failure: Failure) -> Failure {
+        (self.answer, self.detour) = (None, None);
+        let named = |error| self.shared.name_error(self.method, error);
+        match failure {
+            Failure::Cluster(error) => Failure::Cluster(named(error)),
+            Failure::Client(error, value) => Failure::Client(named(error), value),
+        }
     }
 }
 
 /// Why a call was not started.
 enum Refused {
     /// As many as may be are in flight. The caller is counted as one who waits.
-    Full(Pending),
+    Full(Box<Pending>),
     With(Error),
 }
 
@@ -339,7 +331,8 @@ impl Shared {
         )
     }
 
-    fn timed_out(&self, timeout: Duration) -> Error {
+    fn timed_out(&self, method: usize) -> Error {
+        let timeout = self.timeout(method);
         let down = match &*self.status.borrow() {
             super::Status::Up => None,
             super::Status::Down(error) => Some(error.clone().unwrap_or_else(super::not_connected)),
@@ -353,11 +346,12 @@ impl Shared {
     }
 
     /// Puts a call on the table, and on the link if there is one.
+    #[inline]
     fn start(&self, pending: Pending, left: Duration, waker: Waker) -> Result<u64, Refused> {
         let mut state = self.lock();
         let Some(free) = state.room.free.checked_sub(1) else {
             state.room.waiting += 1;
-            return Err(Refused::Full(pending));
+            return Err(Refused::Full(Box::new(pending)));
         };
         state.room.free = free;
         let put = self.put(&mut state, pending, left, waker);
@@ -408,6 +402,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn put(
         &self,
         state: &mut State,
@@ -418,22 +413,8 @@ impl Shared {
         if let Some(error) = self.unusable(state, pending.method) {
             return Err(error);
         }
-        if let Kind::Publish(key) = &pending.kind
-            && state.publications.len() >= self.options.max_subscriptions
-            && !state.publications.contains_key(&**key)
-        {
-            let bound = self.options.max_subscriptions;
-            let reason = format!("this client has {bound} publications already");
-            return Err(Error::new(ErrorKind::Overloaded, reason));
-        }
-        if let Kind::Unpublish(key) = &pending.kind {
-            // From here on it must not be published again, whatever becomes of the request, or of
-            // a publish that is on its way.
-            state.publications.remove(&**key);
-            for (_, before) in state.requests.calls_mut() {
-                let is_publish = matches!(before.kind, Kind::Publish(_));
-                before.is_superseded |= is_publish && before.concerns(key);
-            }
+        if !matches!(pending.kind, Kind::Invoke { .. }) {
+            self.note_publication(state, &pending.kind)?;
         }
         let Some(id) = state.requests.call_id() else {
             let reason = format!("more than {MAX_CALLS} requests are not answered");
@@ -450,6 +431,28 @@ impl Shared {
         self.watch_deadline(state, pending.deadline);
         state.requests.open(id, pending, waker);
         Ok(id)
+    }
+
+    /// A key is about to be published, or withdrawn.
+    fn note_publication(&self, state: &mut State, kind: &Kind) -> Result<(), Error> {
+        if let Kind::Publish(key) = kind
+            && state.publications.len() >= self.options.max_subscriptions
+            && !state.publications.contains_key(&**key)
+        {
+            let bound = self.options.max_subscriptions;
+            let reason = format!("this client has {bound} publications already");
+            return Err(Error::new(ErrorKind::Overloaded, reason));
+        }
+        if let Kind::Unpublish(key) = kind {
+            // From here on it must not be published again, whatever becomes of the request, or of
+            // a publish that is on its way.
+            state.publications.remove(&**key);
+            for (_, before) in state.requests.calls_mut() {
+                let is_publish = matches!(before.kind, Kind::Publish(_));
+                before.is_superseded |= is_publish && before.concerns(key);
+            }
+        }
+        Ok(())
     }
 
     /// Nobody waits for this call any more.
@@ -482,40 +485,54 @@ impl Shared {
 
     /// Answers a call.
     pub(super) fn answer(&self, id: u64, reply: Reply) {
-        let waker = self.lock().requests.answer(id, reply);
-        if let Some(waker) = waker {
+        let answered = self.lock().requests.answer(id, reply);
+        if let Some((_, Some(waker))) = answered {
             waker.wake();
         }
     }
 }
 
-/// The answer of a call that was started; `None` once its deadline has passed. Dropping it cancels
+/// The answer of a call that was started, an error once its deadline has passed. Dropping it cancels
 /// the call.
 struct Answer<'a> {
     shared: &'a Shared,
+    method: usize,
     id: u64,
     deadline: Instant,
     cancels: bool,
     is_over: bool,
 }
 
-impl Future for Answer<'_> {
-    type Output = Option<Reply>;
+impl Answer<'_> {
+    /// With a timer of its own, which goes on though the runtime of the follower may be blocked.
+    async fn in_time(self) -> Reply {
+        let (shared, method, deadline) = (self.shared, self.method, self.deadline);
+        let reply = shared.until(deadline, self).await?;
+        reply.unwrap_or_else(|| Err(shared.timed_out(method).into()))
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+impl Future for Answer<'_> {
+    type Output = Reply;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         // Declared first, so that it is dropped after the lock.
         let mut stale = None;
         let mut state = self.shared.lock();
         match state.requests.poll_answer(self.id, cx.waker(), &mut stale) {
-            Poll::Ready(reply) => {
+            Poll::Ready(Some(reply)) => {
                 let is_waited_for = state.make_room();
                 drop(state);
                 self.shared.give_room(is_waited_for);
                 self.is_over = true;
                 Poll::Ready(reply)
             }
-            Poll::Pending if Instant::now() >= self.deadline => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if Instant::now() < self.deadline => Poll::Pending,
+            Poll::Ready(None) | Poll::Pending => {
+                drop(state);
+                Poll::Ready(Err(self.shared.timed_out(self.method).into()))
+            }
         }
     }
 }

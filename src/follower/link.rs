@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
-    State, Status, Stream, Topic, hand_over::replaced,
+    State, Status, Stream, Topic, hand_over::replaced, requests::is_call,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
@@ -346,24 +346,26 @@ impl LinkEnd<'_> {
         let mut failed = Vec::new();
         let mut state = self.shared.lock();
         for (id, result, payload) in self.results.drain(..) {
-            let Some(pending) = state.requests.call(id) else {
+            if !is_call(id) {
                 if let Some(Request::Replay(key, failures)) = state.requests.remove(id)
                     && let Some(error) = result.error
                 {
                     failed.push((key, failures, error));
                 }
                 continue;
-            };
-            match pending.published(result.error.is_none()) {
-                Some((key, Some(args))) => drop(state.publications.insert(key, args)),
-                Some((key, None)) => drop(state.publications.remove(&key)),
-                None => {}
             }
+            let is_ok = result.error.is_none();
             let reply = match result.error {
                 Some(error) => Err(Failure::from(error)),
                 None => Ok(payload),
             };
-            self.wakers.extend(state.requests.answer(id, reply));
+            let Some((pending, waker)) = state.requests.answer(id, reply) else { continue };
+            match pending.published(is_ok) {
+                Some((key, Some(args))) => drop(state.publications.insert(key, args)),
+                Some((key, None)) => drop(state.publications.remove(&key)),
+                None => {}
+            }
+            self.wakers.extend(waker);
         }
         state.leave_if_done();
         drop(state);

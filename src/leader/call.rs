@@ -69,10 +69,12 @@ struct Table {
 }
 
 impl InFlight {
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.0.len.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn contains(&self, request: u64) -> bool {
         self.len() > 0 && lock(&self.0.running).contains_key(&request)
     }
@@ -115,6 +117,7 @@ pub(super) struct Call {
 
 impl Leader {
     /// The future of a call, which waits for the client where it is not connected yet.
+    #[inline]
     pub(super) fn call(self: &Arc<Self>, method: usize, args: Bytes) -> BoxFuture<Answered> {
         if let Some(client) = self.client() {
             return match client.call(method, args) {
@@ -215,6 +218,7 @@ impl Leader {
 }
 
 /// One poll, whose panic is an error.
+#[inline]
 fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Result<Poll<F::Output>, Error> {
     // Whoever polls next gives its own waker, which a future has to use from then on.
     let poll = || future.poll(&mut Context::from_waker(noop_waker_ref()));

@@ -52,6 +52,7 @@ impl Peer {
 
     /// Answers a request. An answer that can't be queued is replaced by the reason; if not even
     /// that can, the link is closed, because its follower would wait in vain.
+    #[inline]
     pub(super) fn answer(&self, request: u64, reply: Answered) {
         let answer = match reply {
             Ok(payload) if payload.len() > self.max_payload => Err(too_large(payload.len())),

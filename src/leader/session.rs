@@ -73,6 +73,7 @@ impl Session {
     }
 
     /// The method of a request, if it is of the right kind.
+    #[inline]
     fn method(
         &self,
         index: u32,
@@ -90,6 +91,7 @@ impl Session {
         Ok((index, spec))
     }
 
+    #[inline]
     fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: Bytes) {
         let is_invoke = |kind| matches!(kind, MethodKind::Invoke { .. });
         let (method, spec) = match self.method(invoke.method, is_invoke) {
@@ -184,6 +186,7 @@ impl Session {
     }
 
     /// Says that this leader goes, once it does.
+    #[inline]
     fn notice_hand_over(&mut self) {
         if !self.leader.is_leaving() || self.last_to_take.is_some() {
             return;
@@ -200,6 +203,7 @@ impl Session {
     }
 
     /// Whether a request is one of this leader's, or the next one's.
+    #[inline]
     fn takes(&mut self, id: u64, body: &Body) -> bool {
         match body {
             Body::Invoke(_) | Body::Publish(_) | Body::Unpublish(_) => match self.last_to_take {

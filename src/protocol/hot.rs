@@ -30,6 +30,7 @@ const DATA: u8 = 3 << 3 | 2;
 pub(super) const MAX_HEAD: usize = LENGTH + 11 + 2 + 13 + 7;
 
 /// Writes a frame up to where its payload of this length starts. `None`: prost is to write it.
+#[inline]
 pub(super) fn write(
     out: &mut [u8; MAX_HEAD],
     id: u64,
@@ -62,6 +63,7 @@ pub(super) fn write(
 }
 
 /// Reads a packet: its id, its body, and where its payload is. `None`: prost is to read it.
+#[inline]
 pub(super) fn read(packet: &[u8]) -> Option<(u64, Body, Range<usize>)> {
     let mut rest = Reader(packet);
     let id = rest.field(ID)?;
@@ -117,14 +119,15 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    #[inline]
     fn byte(&mut self, byte: u8) {
         self.out[self.at] = byte;
         self.at += 1;
     }
 
+    #[inline]
     fn varint(&mut self, mut value: u64) {
-        if value > 0x7f
-            && value < 1 << 56
+        if (1 << 14..1 << 56).contains(&value)
             && let Some(out) = self.out[self.at..].first_chunk_mut()
         {
             let (bytes, len) = spread(value);
@@ -140,6 +143,7 @@ impl Writer<'_> {
     }
 
     /// A number, which is left out where it is 0.
+    #[inline]
     fn field(&mut self, tag: u8, value: u64) {
         if value > 0 {
             self.byte(tag);
@@ -172,6 +176,7 @@ fn gather(bytes: u64, len: u32) -> u64 {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
+    #[inline]
     fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -179,7 +184,22 @@ impl Reader<'_> {
     }
 
     /// A number of at most nine bytes; a tenth has rules of its own.
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        match *self.0 {
+            [first @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(first.into())
+            }
+            [first, second @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         if let Some(bytes) = self.0.first_chunk() {
             let bytes = u64::from_le_bytes(*bytes);
             let ends = !bytes & MORE;
@@ -201,6 +221,7 @@ impl Reader<'_> {
     }
 
     /// A number, which is 0 where it is left out.
+    #[inline]
     fn field(&mut self, tag: u8) -> Option<u64> {
         if self.0.first() != Some(&tag) {
             return Some(0);
