@@ -15,6 +15,7 @@ use futures::poll;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     sync::oneshot,
+    time::Instant,
 };
 
 use super::{Dial, DialError, Dialed, Dialing, Follower, FollowerSetup, Report, Stream};
@@ -30,6 +31,7 @@ use crate::{
 
 const CALL: usize = 0;
 const WATCH: usize = 1;
+const CALL_AGAIN: usize = 2;
 
 const SPEC: ChannelSpec = ChannelSpec {
     name: "tested",
@@ -37,6 +39,7 @@ const SPEC: ChannelSpec = ChannelSpec {
     methods: &[
         method("call", MethodKind::Invoke { oneway: false, idempotent: false, share: false }),
         method("watch", MethodKind::Subscribe { one: false, answered: true, quiet: None }),
+        method("again", MethodKind::Invoke { oneway: false, idempotent: true, share: false }),
     ],
 };
 
@@ -44,7 +47,7 @@ const fn method(name: &'static str, kind: MethodKind) -> MethodSpec {
     MethodSpec { name, kind, args: 1, version: 0, timeout: None }
 }
 
-/// Gives the pipes that it has, one after the other, and then waits for ever.
+/// Gives the pipes that it has, the last one first, and then waits for ever.
 struct Pipes(Vec<DuplexStream>);
 
 impl Dial for Pipes {
@@ -68,16 +71,26 @@ impl Dial for Pipes {
 
 /// A follower, and its leader's end of the pipe, which holds this many bytes.
 async fn follower(options: Options, pipe: usize) -> (Follower, Leader) {
-    let (ours, stream) = tokio::io::duplex(pipe);
+    let (follower, [leader]) = follower_of(options, pipe).await;
+    (follower, leader)
+}
+
+/// A follower that has these leaders one after the other.
+async fn follower_of<const N: usize>(options: Options, pipe: usize) -> (Follower, [Leader; N]) {
+    let mut pipes = Vec::new();
+    let leaders = std::array::from_fn(|_| {
+        let (ours, stream) = tokio::io::duplex(pipe);
+        pipes.insert(0, ours);
+        Leader { stream, reader: FrameReader::default() }
+    });
     let setup = FollowerSetup {
         channel: SPEC.name.to_owned(),
         spec: SPEC,
         options,
-        dial: Box::new(Pipes(vec![ours])),
+        dial: Box::new(Pipes(pipes)),
         liveness: None,
     };
-    let leader = Leader { stream, reader: FrameReader::default() };
-    (Follower::create(setup).await.unwrap(), leader)
+    (Follower::create(setup).await.unwrap(), leaders)
 }
 
 struct Leader {
@@ -95,17 +108,29 @@ impl Leader {
         }
     }
 
-    /// The id of the next request that is of the right kind.
-    async fn next_id(&mut self, is_it: fn(&Body) -> bool) -> u64 {
+    /// What is wanted of the next request that is of the right kind.
+    async fn next_of<T>(&mut self, wanted: impl Fn(Packet) -> Option<T>) -> T {
         let next = async {
             loop {
-                let Packet { id, body, .. } = self.next().await;
-                if body.as_ref().is_some_and(is_it) {
-                    return id;
+                if let Some(found) = wanted(self.next().await) {
+                    return found;
                 }
             }
         };
         tokio::time::timeout(PATIENCE, next).await.expect("the request comes")
+    }
+
+    async fn next_subscribe(&mut self) -> u64 {
+        self.next_of(|packet| matches!(packet.body, Some(Body::Subscribe(_))).then_some(packet.id))
+            .await
+    }
+
+    async fn next_invoke(&mut self) -> pb::Invoke {
+        self.next_of(|packet| match packet.body {
+            Some(Body::Invoke(invoke)) => Some(invoke),
+            _ => None,
+        })
+        .await
     }
 
     async fn say(&mut self, id: u64, body: impl Into<Body>) {
@@ -191,7 +216,6 @@ async fn wakers_may_use_the_follower() {
     let uses = UsesFollower::new(&follower);
     let waker = Waker::from(Arc::clone(&uses));
     let mut cx = Context::from_waker(&waker);
-    let is_subscribe = |body: &Body| matches!(body, Body::Subscribe(_));
     let mut subscribe = |key: &'static str| {
         let (answer, mut hears) = oneshot::channel();
         assert!(Pin::new(&mut hears).poll(&mut cx).is_pending());
@@ -200,7 +224,7 @@ async fn wakers_may_use_the_follower() {
     };
     // The leader takes it; it has taken it already.
     let (_taken, hears) = subscribe("taken");
-    let id = leader.next_id(is_subscribe).await;
+    let id = leader.next_subscribe().await;
     leader.say(id, pb::SubscribeResult { refused: None, topic: 1 }).await;
     uses.woken(1).await;
     hears.await.unwrap().unwrap();
@@ -208,7 +232,7 @@ async fn wakers_may_use_the_follower() {
     uses.woken(2).await;
     // It refuses; nobody waits for its answer.
     let (_refused, _hears) = subscribe("refused");
-    let id = leader.next_id(is_subscribe).await;
+    let id = leader.next_subscribe().await;
     let refused = Some((&Error::closed("the test")).into());
     leader.say(id, pb::SubscribeResult { refused, topic: 0 }).await;
     uses.woken(3).await;
@@ -227,4 +251,22 @@ async fn wakers_may_use_the_follower() {
     drop(first);
     uses.woken(6).await;
     assert_eq!(uses.counts(), (6, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_covers_all_tries() {
+    let options = Options { call_timeout: Duration::from_secs(10), ..Options::default() };
+    let (follower, [mut first, mut second]) = follower_of(options, 4096).await;
+    let start = Instant::now();
+    let mut call = Box::pin(follower.invoke(CALL_AGAIN, Ok(Bytes::new().into())));
+    assert!(poll!(&mut call).is_pending());
+    assert_eq!(first.next_invoke().await.timeout_ms, 10_000);
+    tokio::time::advance(Duration::from_secs(4)).await;
+    drop(first);
+    let left = second.next_invoke().await.timeout_ms;
+    assert!((5_500..=6_000).contains(&left), "{left} ms are left");
+    let late = call.await.unwrap_err().into_error();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    let took = start.elapsed();
+    assert!((Duration::from_secs(10)..Duration::from_millis(10_100)).contains(&took), "{took:?}");
 }

@@ -2,6 +2,7 @@
 
 mod actor;
 mod backend;
+mod cancel_safety;
 mod client;
 mod conformance_calls;
 mod conformance_roles;
