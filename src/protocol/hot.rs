@@ -145,16 +145,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    #[inline]
     fn byte(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
         Some(byte)
     }
 
-    /// A number of at most nine bytes; a tenth has rules of its own.
+    /// A number of at most nine bytes; a tenth has rules of its own. Most have one.
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..63).step_by(7) {
+        let first = self.byte()?;
+        if first < 0x80 { Some(first.into()) } else { self.long_varint(first) }
+    }
+
+    fn long_varint(&mut self, first: u8) -> Option<u64> {
+        let mut value = u64::from(first & 0x7f);
+        for shift in (7..63).step_by(7) {
             let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -165,6 +172,7 @@ impl Reader<'_> {
     }
 
     /// A number, which is 0 where it is left out.
+    #[inline]
     fn field(&mut self, tag: u8) -> Option<u64> {
         if self.bytes.get(self.at) != Some(&tag) {
             return Some(0);

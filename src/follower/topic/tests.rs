@@ -186,6 +186,6 @@ fn wakers_may_use_the_topic() {
     register();
     topic.wake();
     register();
-    topic.close(crate::error::Error::closed("the test"));
+    topic.close(Error::closed("the test"));
     assert_eq!(uses_topic.1.load(Ordering::Relaxed), 3);
 }

@@ -108,6 +108,15 @@ impl Inner {
         }
     }
 
+    /// Whether it is live without a look at all that may be said against it.
+    fn is_plainly_live(&self, reach: &Reach) -> bool {
+        let (generation, told) = &self.told;
+        matches!(told, Told::Live)
+            && self.closed.is_none()
+            && self.undecodable.is_none()
+            && reach.is_well(*generation)
+    }
+
     pub(super) fn next_event(&mut self, cursor: &mut Cursor, reach: &Reach) -> Option<Event> {
         if cursor.shown == Shown::Closed {
             // Asked again after the end: the end again.
@@ -121,6 +130,9 @@ impl Inner {
             cursor.total = value.total();
             cursor.shown = Shown::Live;
             return Some(Event::Value { value, missed });
+        }
+        if cursor.shown == Shown::Live && self.is_plainly_live(reach) {
+            return None;
         }
         match self.state(reach.sight()) {
             State::Closed { cause } => {
