@@ -276,9 +276,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     /// Pending while the socket takes no more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Written>> {
         let mut written_in_turn = 0;
+        // Known only of what was looked for in this turn: whoever had more while an earlier write
+        // was under way has woken this task in vain, and whoever has more from here on wakes it.
+        let mut is_all_staged = false;
         loop {
-            if !self.batch.is_staged() && !self.stage() {
-                return Poll::Ready(Ok(Written::All));
+            if !self.batch.is_staged() {
+                is_all_staged = self.stage();
+                if !self.batch.is_staged() {
+                    return Poll::Ready(Ok(Written::All));
+                }
             }
             if written_in_turn >= WRITE_TURN {
                 return Poll::Ready(Ok(Written::ATurn));
@@ -302,22 +308,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 }
             }
             self.note_backlog();
+            if is_all_staged && !self.batch.is_staged() {
+                return Poll::Ready(Ok(Written::All));
+            }
             written_in_turn += written;
         }
     }
 
-    /// Takes over what is queued and makes up the next write. False: there is nothing to write.
+    /// Takes over what is queued and makes up the next write. True: nothing is left out of it.
     fn stage(&mut self) -> bool {
         self.link.move_to(&mut self.batch);
         if self.batch.has_room() {
             self.endpoint.fill(&mut self.batch);
         }
+        // What has more than there is room for is asked again.
+        let had_room = self.batch.has_room();
         self.batch.stage();
         for topic in self.batch.finished() {
             self.endpoint.on_value_written(topic);
         }
         self.note_backlog();
-        self.batch.is_staged()
+        had_room && self.batch.is_all_staged()
     }
 
     fn note_backlog(&self) {
@@ -421,6 +432,32 @@ mod tests {
         let mut answer = Vec::new();
         ours.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, question.chunks().concat());
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_while_the_socket_is_full_is_written_when_it_is_not() {
+        let (mut ours, theirs) = tokio::io::duplex(64);
+        let link = Link::new(1 << 20);
+        let driven = link.clone();
+        // A task of its own, so that nothing polls it but what wakes it.
+        let driver = tokio::spawn(async move {
+            let options = Options { heartbeat: Duration::from_secs(600), ..Options::default() };
+            drive(theirs, FrameReader::default(), &driven, &mut End::default(), &options).await
+        });
+        let mut expected = Vec::new();
+        for id in 1..=3 {
+            let update = pb::Update { version: 1, stale: false };
+            let frame = Frame::with_payload(id, update, vec![7; 700].into());
+            expected.extend(frame.chunks().concat());
+            link.send(frame, None).unwrap();
+            // It finds the socket full by then, and is woken in vain.
+            yield_now().await;
+        }
+        let mut read = vec![0; expected.len()];
+        let whole = tokio::time::timeout(Duration::from_secs(60), ours.read_exact(&mut read));
+        whole.await.expect("it stalls").unwrap();
+        assert_eq!(read, expected);
+        driver.abort();
     }
 
     #[tokio::test]

@@ -123,7 +123,7 @@ impl Inner {
             let cause = self.closed.clone()?;
             return Some(Event::Closed { cause });
         }
-        self.settle_last(cursor.seq);
+        self.settle(cursor.seq);
         if let Some(value) = self.take_next(cursor.seq) {
             let missed = value.total().saturating_sub(cursor.total + 1);
             cursor.seq = value.seq();
