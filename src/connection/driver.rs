@@ -460,6 +460,70 @@ mod tests {
         driver.abort();
     }
 
+    /// Counts what arrives, by sender.
+    #[derive(Default)]
+    struct Counts([u64; 2], tokio::sync::watch::Sender<u64>);
+
+    impl Endpoint for Counts {
+        fn on_packet(&mut self, Packet { id, body, payload }: Packet) -> Result<()> {
+            if matches!(body, Some(Body::Heartbeat(_))) {
+                return Ok(());
+            }
+            let of = (id % 2) as usize;
+            // Small ones may overtake large ones, so that it is only counted.
+            assert!(payload.iter().all(|byte| *byte == id as u8));
+            self.0[of] += 1;
+            self.1.send_replace(self.0.iter().sum());
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_others_queue_while_it_reads_and_writes_is_written_though_nothing_else_wakes_it() {
+        const EACH: u64 = 1500;
+        let (ours, theirs) = tokio::io::duplex(3000);
+        let ends = [ours, theirs].map(|stream| {
+            let link = Link::new(1 << 30);
+            let driven = link.clone();
+            let mut counts = Counts::default();
+            let seen = counts.1.subscribe();
+            let driver = tokio::spawn(async move {
+                let options = Options { heartbeat: Duration::from_secs(600), ..Options::default() };
+                drive(stream, FrameReader::default(), &driven, &mut counts, &options).await
+            });
+            (link, seen, driver)
+        });
+        let mut senders = Vec::new();
+        for (link, ..) in &ends {
+            for sender in 0..2 {
+                let link = link.clone();
+                senders.push(tokio::spawn(async move {
+                    for number in 0..EACH {
+                        let id = 2 * number + sender;
+                        let len = [0, 9, 700, 5000, 9][number as usize % 5];
+                        let len = if number % 100 == 99 { 150_000 } else { len };
+                        let update = pb::Update { version: 1, stale: false };
+                        let frame = Frame::with_payload(id, update, vec![id as u8; len].into());
+                        link.send(frame, None).unwrap();
+                        // Now in bursts, now when the driver has nothing to do any more.
+                        for _ in 0..number % 7 {
+                            yield_now().await;
+                        }
+                    }
+                }));
+            }
+        }
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        for (_, mut seen, driver) in ends {
+            let all = seen.wait_for(|seen| *seen == 2 * EACH);
+            let all = tokio::time::timeout(Duration::from_secs(120), all).await;
+            all.expect("it stalls").unwrap();
+            driver.abort();
+        }
+    }
+
     #[tokio::test]
     async fn what_came_with_the_handshake_is_not_lost() {
         let (ours, theirs) = tokio::io::duplex(1 << 10);

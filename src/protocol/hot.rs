@@ -308,6 +308,28 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_number_is_what_prost_makes_of_it_or_it_is_left_to_prost(
+            more in 0..11_usize,
+            bits in any::<[u8; 11]>(),
+            behind in prop::collection::vec(any::<u8>(), 0..10),
+            is_cut in any::<bool>(),
+        ) {
+            let mut bytes: Vec<u8> = bits[..more].iter().map(|bits| bits | 0x80).collect();
+            if !is_cut {
+                bytes.push(bits[more.min(10)] & 0x7f);
+                bytes.extend(&behind);
+            }
+            let (mut ours, mut theirs) = (Reader(&bytes), &bytes[..]);
+            let expected = prost::encoding::decode_varint(&mut theirs).ok();
+            match ours.varint() {
+                Some(number) => prop_assert_eq!((Some(number), ours.0), (expected, theirs)),
+                None => prop_assert!(is_cut || more >= 9),
+            }
+        }
+    }
+
     #[test]
     fn longer_forms_of_numbers_and_fields_in_another_order_mean_what_they_mean_to_prost() {
         for bytes in [
