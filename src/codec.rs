@@ -2,8 +2,9 @@
 
 use std::{
     any::{Any, TypeId},
-    cell::Cell,
+    cell::RefCell,
     io,
+    ops::Deref,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -93,28 +94,38 @@ impl io::Write for Out<'_> {
 
 impl<T: DeserializeOwned + 'static> Decode<T> for MessagePack {
     fn decode(bytes: Bytes) -> Result<T, Error> {
-        if bytes.len() > LARGE
-            && let Some(value) = take_byte_string(&bytes)
-        {
-            return Ok(value);
+        match take_byte_string(&bytes) {
+            Some(value) => Ok(value),
+            None => rmp_serde::from_slice(&bytes).map_err(|error| decode_error::<T>(&error)),
         }
-        rmp_serde::from_slice(&bytes).map_err(|error| decode_error::<T>(&error))
     }
 }
 
 /// What is longer has its memory for itself, where shorter values lie in what was read with others.
 const LARGE: usize = 64 << 10;
 
-/// The marker before a byte string whose length takes four bytes.
+/// The markers before a byte string whose length takes one, two and four bytes.
+const BIN_8: u8 = 0xc4;
+const BIN_16: u8 = 0xc5;
 const BIN_32: u8 = 0xc6;
 
-/// A value that is one large byte string, where it lies.
+/// A value that is one byte string, as calls often have it: a large one where it lies. What is not in
+/// its shortest form is left to the codec.
 fn take_byte_string<T: 'static>(bytes: &Bytes) -> Option<T> {
     let mut value = None::<T>;
     let slot = (&mut value as &mut dyn Any).downcast_mut::<Option<Bytes>>()?;
-    let (&[marker, ref len @ ..], rest) = bytes.split_first_chunk::<5>()?;
-    if marker == BIN_32 && u32::from_be_bytes(*len) as usize == rest.len() {
-        *slot = Some(bytes.slice_ref(rest));
+    let (len, string) = match **bytes {
+        [BIN_8, len, ref string @ ..] => (usize::from(len), string),
+        [BIN_16, a, b, ref string @ ..] => (usize::from(u16::from_be_bytes([a, b])), string),
+        [BIN_32, a, b, c, d, ref string @ ..] => {
+            (u32::from_be_bytes([a, b, c, d]) as usize, string)
+        }
+        _ => return None,
+    };
+    if len == string.len() {
+        let is_large = bytes.len() > LARGE;
+        let own = || Bytes::copy_from_slice(string);
+        *slot = Some(if is_large { bytes.slice_ref(string) } else { own() });
     }
     value
 }
@@ -167,37 +178,131 @@ impl<T: prost::Message + Default> Decode<T> for Protobuf {
 /// not grow in small steps.
 const ROOM: usize = 256;
 
-/// What is not longer is copied to memory of its own length; the buffer is used again.
+/// What is kept and is not longer is copied to memory of its own length.
 const SHORT: usize = 4 << 10;
 
+/// Buffers of at most this size, and so many of them, are used again by a thread: 256 KiB.
+const KEPT: (usize, usize) = (1 << 10, 256);
+
 thread_local! {
-    /// A buffer to encode into.
-    static BUFFER: Cell<BytesMut> = Cell::default();
+    static SPARE: RefCell<Vec<Box<BytesMut>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn buffer() -> BytesMut {
-    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
-    buffer.reserve(ROOM);
-    buffer
-}
+/// Memory to encode into. It is used again once it is dropped, which costs a fraction of what an
+/// allocator takes for memory that lives as long as a call.
+#[derive(Debug)]
+pub(crate) struct Buffer(
+    /// Always there. A pointer is what a call moves best: from hand to hand, many times.
+    Option<Box<BytesMut>>,
+);
 
-/// What was encoded into a [`buffer`].
-fn encoded(mut buffer: BytesMut) -> Bytes {
-    if buffer.len() > SHORT {
-        return buffer.freeze();
+impl Buffer {
+    fn new() -> Self {
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+        Self(Some(spare.unwrap_or_else(|| Box::new(BytesMut::with_capacity(ROOM)))))
     }
-    let bytes = Bytes::copy_from_slice(&buffer);
-    buffer.clear();
-    // Without it, the next one takes another buffer.
-    let _ = BUFFER.try_with(|kept| kept.set(buffer));
-    bytes
+
+    fn bytes(&mut self) -> &mut BytesMut {
+        self.0.get_or_insert_default()
+    }
+
+    /// For longer than a call.
+    fn into_bytes(mut self) -> Bytes {
+        if self.len() > SHORT {
+            return std::mem::take(self.bytes()).freeze();
+        }
+        Bytes::copy_from_slice(&self)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |bytes| bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(mut bytes) = self.0.take() else { return };
+        if bytes.capacity() > KEPT.0 {
+            return;
+        }
+        bytes.clear();
+        // At the end of the thread there is nothing to keep it in.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT.1 {
+                spare.push(bytes);
+            }
+        });
+    }
+}
+
+/// What was encoded.
+#[derive(Debug)]
+pub(crate) enum Encoded {
+    /// For as long as a call.
+    Short(Buffer),
+    /// For longer, or because it is long.
+    Own(Box<Bytes>),
+}
+
+impl Encoded {
+    /// For longer than a call; long ones are not copied.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Short(buffer) => Bytes::copy_from_slice(buffer),
+            Self::Own(bytes) => Bytes::clone(bytes),
+        }
+    }
+
+    /// As [`Encoded::to_bytes`].
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Short(buffer) => buffer.into_bytes(),
+            Self::Own(bytes) => *bytes,
+        }
+    }
+}
+
+impl Deref for Encoded {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(buffer) => buffer,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl Clone for Encoded {
+    fn clone(&self) -> Self {
+        self.to_bytes().into()
+    }
+}
+
+impl From<Buffer> for Encoded {
+    #[inline]
+    fn from(buffer: Buffer) -> Self {
+        if buffer.len() <= KEPT.0 { Self::Short(buffer) } else { buffer.into_bytes().into() }
+    }
+}
+
+impl From<Bytes> for Encoded {
+    fn from(bytes: Bytes) -> Self {
+        Self::Own(Box::new(bytes))
+    }
 }
 
 /// One value, encoded.
 pub(crate) fn encode_value<C: Encode<T>, T: ?Sized>(value: &T) -> Result<Bytes, Error> {
-    let mut out = buffer();
-    C::encode(value, &mut out)?;
-    Ok(encoded(out))
+    let mut out = Buffer::new();
+    C::encode(value, out.bytes())?;
+    Ok(out.into_bytes())
 }
 
 /// The result of a call, encoded.
@@ -206,19 +311,28 @@ where
     C: Encode<T> + 'static,
     T: 'static,
 {
-    match give_byte_string::<C, T>(value) {
-        Some(payload) => Ok(payload),
-        None => encode_value::<C, T>(value).map(Payload::from),
+    if let Some(payload) = give_byte_string::<C, T>(value) {
+        return Ok(payload);
     }
+    let mut out = Buffer::new();
+    C::encode(value, out.bytes())?;
+    Ok(Payload::from(Encoded::from(out)))
 }
 
-/// A value that is one large byte string, which is not copied.
+/// A value that is one byte string, as results often are: a short one without the codec's general
+/// machinery, a large one without a copy.
 fn give_byte_string<C: 'static, T: 'static>(value: &T) -> Option<Payload> {
     let bytes = (value as &dyn Any).downcast_ref::<Bytes>()?;
-    if bytes.len() <= LARGE || TypeId::of::<C>() != TypeId::of::<MessagePack>() {
+    if TypeId::of::<C>() != TypeId::of::<MessagePack>() {
         return None;
     }
-    let len = u32::try_from(bytes.len()).ok()?;
+    if let Ok(len) = u8::try_from(bytes.len()) {
+        let mut out = Buffer::new();
+        out.bytes().extend_from_slice(&[BIN_8, len]);
+        out.bytes().extend_from_slice(bytes);
+        return Some(Payload::from(Encoded::from(out)));
+    }
+    let len = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() > LARGE)?;
     let head = [&[BIN_32], &len.to_be_bytes()[..]].concat();
     Some(Payload::of_pieces(head.into(), bytes.clone()))
 }
@@ -226,7 +340,7 @@ fn give_byte_string<C: 'static, T: 'static>(value: &T) -> Option<Payload> {
 /// Writes the arguments of a call: each with its length before it.
 #[derive(Debug)]
 pub struct ArgsWriter {
-    out: BytesMut,
+    out: Buffer,
     /// The first argument that could not be encoded.
     failed: Option<Error>,
 }
@@ -236,10 +350,10 @@ impl ArgsWriter {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "only expanded code makes one")]
     pub fn new() -> Self {
-        Self { out: buffer(), failed: None }
+        Self { out: Buffer::new(), failed: None }
     }
 
-    /// The next argument. A failure is told by [`ArgsWriter::finish`].
+    /// The next argument. A failure is told at the end.
     #[must_use]
     pub fn arg<C: Encode<T>, T: ?Sized>(mut self, value: &T) -> Self {
         if self.failed.is_none() {
@@ -254,19 +368,26 @@ impl ArgsWriter {
     ///
     /// [`ErrorKind::Encode`] if one has no form in this codec.
     pub fn finish(self) -> Result<Bytes, Error> {
+        Ok(self.encoded()?.into_bytes())
+    }
+
+    /// As [`ArgsWriter::finish`], for a call.
+    #[inline]
+    pub(crate) fn encoded(self) -> Result<Encoded, Error> {
         match self.failed {
-            None => Ok(encoded(self.out)),
+            None => Ok(self.out.into()),
             Some(error) => Err(error),
         }
     }
 
     fn put<C: Encode<T>, T: ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        let start = self.out.len();
-        self.out.put_u32(0);
-        C::encode(value, &mut self.out)?;
-        let len = u32::try_from(self.out.len() - start - 4)
+        let out = self.out.bytes();
+        let start = out.len();
+        out.put_u32(0);
+        C::encode(value, out)?;
+        let len = u32::try_from(out.len() - start - 4)
             .map_err(|_| Error::new(ErrorKind::TooLarge, "an argument is larger than 4 GiB"))?;
-        self.out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+        out[start..start + 4].copy_from_slice(&len.to_be_bytes());
         Ok(())
     }
 }

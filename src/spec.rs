@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::{codec::Encoded, error::Error};
 
 /// Takes what `#[health]` yields.
 pub type HealthReport = Box<dyn Fn(Health) + Send + Sync>;
@@ -30,15 +30,15 @@ pub(crate) type Reply = Result<Bytes, Failure>;
 pub type Answered = Result<Payload, Failure>;
 
 /// An encoded value, in two pieces where the second one is large and lies elsewhere already.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Payload {
     head: Bytes,
-    bytes: Bytes,
+    bytes: Encoded,
 }
 
 impl Payload {
     pub(crate) fn of_pieces(head: Bytes, bytes: Bytes) -> Self {
-        Self { head, bytes }
+        Self { head, bytes: bytes.into() }
     }
 
     /// How many bytes it has.
@@ -49,20 +49,26 @@ impl Payload {
     /// In one piece.
     pub fn into_bytes(self) -> Bytes {
         if self.head.is_empty() {
-            return self.bytes;
+            return self.bytes.into_bytes();
         }
-        [self.head, self.bytes].concat().into()
+        [&self.head[..], &self.bytes].concat().into()
     }
 
     /// Its pieces; the first one is most often empty.
-    pub(crate) fn into_pieces(self) -> (Bytes, Bytes) {
+    pub(crate) fn into_pieces(self) -> (Bytes, Encoded) {
         (self.head, self.bytes)
+    }
+}
+
+impl From<Encoded> for Payload {
+    fn from(bytes: Encoded) -> Self {
+        Self { head: Bytes::new(), bytes }
     }
 }
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
-        Self { head: Bytes::new(), bytes }
+        Self::from(Encoded::from(bytes))
     }
 }
 

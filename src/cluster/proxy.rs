@@ -1,13 +1,19 @@
 //! What a generated proxy is made of.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{Deliveries, Subscription, subscription::mismatch};
 use crate::{
-    codec::Decode,
+    codec::{ArgsWriter, Decode},
+    connection::timeout_anywhere,
     error::Error,
-    follower::{Follower, TopicHandle},
+    follower::{Asked, Follower, TopicHandle},
     spec::{Failure, Reply},
 };
 
@@ -25,8 +31,12 @@ impl ProxyCore {
     }
 
     /// Calls an invoke method.
-    pub async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Answer<'_> {
-        Answer { reply: self.0.invoke(method, args).await, core: self, method }
+    pub fn invoke(
+        &self,
+        method: usize,
+        args: ArgsWriter,
+    ) -> impl Future<Output = Answer<'_>> + Send + Unpin {
+        Invoke { asked: self.0.invoke(method, args.encoded()), core: self }
     }
 
     /// Sends a oneway call.
@@ -112,9 +122,9 @@ impl ProxyCore {
         let (sender, answer) = oneshot::channel();
         let handle = self.0.subscribe(method, args, Some(sender));
         let timeout = self.0.options().call_timeout;
-        let answer = tokio::time::timeout(timeout, answer).await;
         let named = |error| self.name_error(method, error);
-        match answer {
+        let answer = timeout_anywhere(Some(self.0.runtime()), timeout, answer).map_err(named)?;
+        match answer.await {
             Ok(Ok(Ok(()))) => Ok(handle),
             Ok(Ok(Err(Failure::Client(error, value)))) => Err(Failure::Client(named(error), value)),
             Ok(Ok(Err(Failure::Cluster(error)))) => Err(named(error).into()),
@@ -123,6 +133,22 @@ impl ProxyCore {
                 Err(named(Error::timeout(timeout, "the subscription was not answered")).into())
             }
         }
+    }
+}
+
+/// A call of an invoke method, which begins when it is first polled.
+struct Invoke<'a> {
+    asked: Asked<'a>,
+    core: &'a ProxyCore,
+}
+
+impl<'a> Future for Invoke<'a> {
+    type Output = Answer<'a>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<'a>> {
+        let (core, method) = (self.core, self.asked.method());
+        Pin::new(&mut self.asked).poll(cx).map(|reply| Answer { reply, core, method })
     }
 }
 

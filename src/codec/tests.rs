@@ -81,7 +81,7 @@ fn a_large_byte_string_is_not_copied() {
     let bytes = Bytes::from(vec![200_u8; 1 << 20]);
     assert!(give_byte_string::<Json, Bytes>(&bytes).is_none());
     assert!(give_byte_string::<MessagePack, Vec<u8>>(&bytes.to_vec()).is_none());
-    assert!(give_byte_string::<MessagePack, Bytes>(&bytes.slice(..100)).is_none());
+    assert!(give_byte_string::<MessagePack, Bytes>(&bytes.slice(..1000)).is_none());
     let given = give_byte_string::<MessagePack, Bytes>(&bytes).unwrap();
     let (head, rest) = given.clone().into_pieces();
     assert_eq!((head.len() + rest.len(), rest.as_ptr()), (given.len(), bytes.as_ptr()));
@@ -93,6 +93,19 @@ fn a_large_byte_string_is_not_copied() {
     assert!(take_byte_string::<Bytes>(&whole.slice(..1 << 19)).is_none());
     assert!(take_byte_string::<Vec<u8>>(&whole).is_none());
     assert_eq!(<MessagePack as Decode<Vec<u8>>>::decode(whole).unwrap(), bytes);
+}
+
+#[test]
+fn a_byte_string_of_any_length_is_what_the_codec_makes_of_it() {
+    for len in [1, 255, 256, 4096, 65_535, 65_536, 65_600] {
+        let bytes = Bytes::from(vec![200_u8; len]);
+        let encoded = encode_value::<MessagePack, _>(&bytes.to_vec()).unwrap();
+        if let Some(given) = give_byte_string::<MessagePack, Bytes>(&bytes) {
+            assert_eq!(given.into_bytes(), encoded, "{len} bytes");
+        }
+        assert_eq!(take_byte_string::<Bytes>(&encoded), Some(bytes));
+        assert_eq!(take_byte_string::<Bytes>(&encoded.slice(..encoded.len() - 1)), None);
+    }
 }
 
 #[test]

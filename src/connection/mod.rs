@@ -18,12 +18,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-pub(crate) use self::{backoff::Backoff, driver::drive, service::service, socket::prepare};
+pub(crate) use self::{
+    backoff::Backoff,
+    driver::drive,
+    service::{service, timeout_anywhere},
+    socket::prepare,
+};
 use crate::{
+    codec::Encoded,
     error::{Error, ErrorKind, Result},
     protocol::{
         Batch, Frame, Queue,
@@ -109,11 +114,12 @@ impl Link {
     /// # Errors
     ///
     /// As [`Link::send`].
+    #[inline]
     pub(crate) fn send_packet(
         &self,
         id: u64,
         body: impl Into<Body>,
-        payload: &Bytes,
+        payload: &Encoded,
         mark: Option<u64>,
     ) -> Result<()> {
         let len = payload.len();
@@ -130,6 +136,7 @@ impl Link {
         self.queue_up(0, usize::MAX, |queue| queue.push(frame, mark))
     }
 
+    #[inline]
     fn queue_up(&self, len: usize, bound: usize, push: impl FnOnce(&mut Queue)) -> Result<()> {
         let was_empty = {
             let mut queue = self.queue();
@@ -202,6 +209,7 @@ impl Link {
         self.queue().frames.release();
     }
 
+    #[inline]
     fn queue(&self) -> MutexGuard<'_, Outgoing> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,14 +3,16 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
-use tokio::time::{Duration, Instant, timeout_at};
+use futures::future::BoxFuture;
+use tokio::time::{Duration, Instant};
 
 use super::{Follower, Shared, State, requests::MAX_CALLS};
 use crate::{
+    codec::Encoded,
     connection::Link,
     error::{Error, ErrorKind},
     protocol::{Frame, pb},
@@ -21,7 +23,7 @@ use crate::{
 pub(super) struct Pending {
     kind: Kind,
     method: usize,
-    pub(super) args: Bytes,
+    pub(super) args: Encoded,
     deadline: Instant,
     /// Its first byte was written on the present link.
     pub(super) is_sent: bool,
@@ -68,25 +70,21 @@ impl Pending {
         matches!(&self.kind, Kind::Publish(other) | Kind::Unpublish(other) if **other == *key)
     }
 
-    fn timeout_ms(&self, now: Instant) -> u32 {
-        let left = self.deadline.saturating_duration_since(now);
-        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
-    }
-
-    /// Sends it for the first time.
-    fn send(&self, link: &Link, id: u64, now: Instant) -> Result<(), Error> {
+    /// Sends it for the first time, with so much time left.
+    #[inline]
+    fn send(&self, link: &Link, id: u64, left: Duration) -> Result<(), Error> {
         if !matches!(self.kind, Kind::Invoke { .. }) {
-            return link.send(self.frame(id, now), Some(id));
+            return link.send(self.frame(id, left), Some(id));
         }
-        let invoke = pb::Invoke { method: self.method as u32, timeout_ms: self.timeout_ms(now) };
+        let invoke = pb::Invoke { method: self.method as u32, timeout_ms: millis(left) };
         link.send_packet(id, invoke, &self.args, Some(id))
     }
 
-    /// The frame for it, with the time that remains from `now`.
-    pub(super) fn frame(&self, id: u64, now: Instant) -> Frame {
-        let timeout_ms = self.timeout_ms(now);
+    /// The frame for it, with so much time left.
+    pub(super) fn frame(&self, id: u64, left: Duration) -> Frame {
+        let timeout_ms = millis(left);
         let method = self.method as u32;
-        let args = self.args.clone();
+        let args = self.args.to_bytes();
         match self.kind {
             Kind::Invoke { .. } => Frame::with_payload(id, pb::Invoke { method, timeout_ms }, args),
             // What one owner publishes keeps its order, however large each is.
@@ -103,12 +101,17 @@ impl Pending {
     pub(super) fn published(&self, is_ok: bool) -> Option<Published> {
         match &self.kind {
             Kind::Publish(key) if is_ok && !self.is_superseded => {
-                Some(((**key).clone(), Some(self.args.clone())))
+                Some(((**key).clone(), Some(self.args.to_bytes())))
             }
             Kind::Unpublish(key) => Some(((**key).clone(), None)),
             Kind::Publish(_) | Kind::Invoke { .. } => None,
         }
     }
+}
+
+/// At least one, since none means the default of the leader.
+fn millis(left: Duration) -> u32 {
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 /// What is published under a key: the arguments, or nothing any more.
@@ -121,10 +124,10 @@ impl Follower {
     ///
     /// Dropping it cancels an invoke in the leader; a publish or unpublish that is on its way runs
     /// to its end.
-    pub(crate) async fn invoke(&self, method: usize, args: Result<Bytes, Error>) -> Reply {
+    pub(crate) fn invoke(&self, method: usize, args: Result<Encoded, Error>) -> Asked<'_> {
         let idempotent =
             matches!(self.spec_kind(method), MethodKind::Invoke { idempotent: true, .. });
-        self.ask(Kind::Invoke { idempotent }, method, args).await
+        self.ask(Kind::Invoke { idempotent }, method, args)
     }
 
     /// Publishes or withdraws under a key.
@@ -140,7 +143,7 @@ impl Follower {
             MethodKind::Unpublish { publish } => Kind::Unpublish(Box::new((publish, key))),
             _ => Kind::Publish(Box::new((method, key))),
         };
-        self.ask(kind, method, args).await
+        self.ask(kind, method, args.map(Encoded::from)).await
     }
 
     /// Sends a call that nobody waits for.
@@ -152,7 +155,7 @@ impl Follower {
         let shared = self.shared();
         let send = || {
             let args = args?;
-            shared.check_size(&args)?;
+            shared.check_size(args.len())?;
             let mut state = shared.lock();
             if let Some(error) = shared.unusable(&state, method) {
                 return Err(error);
@@ -177,44 +180,105 @@ impl Follower {
         self.shared().spec.methods[method].kind
     }
 
-    async fn ask(&self, kind: Kind, method: usize, args: Result<Bytes, Error>) -> Reply {
-        let shared = self.shared();
-        let named = |error| Failure::Cluster(shared.name_error(method, error));
-        let args = args.and_then(|args| shared.check_size(&args).map(|()| args)).map_err(named)?;
+    fn ask(&self, kind: Kind, method: usize, args: Result<Encoded, Error>) -> Asked<'_> {
+        let question = Some((kind, args));
+        Asked { shared: self.shared(), method, question, answer: None, detour: None }
+    }
+}
+
+/// A call or publish, which begins when it is first polled. It is a future by hand, since calls are
+/// many and what the compiler makes of `async` is moved more often.
+///
+/// # Cancel safety
+///
+/// As [`Follower::invoke`].
+pub(crate) struct Asked<'a> {
+    shared: &'a Shared,
+    method: usize,
+    /// Not begun yet.
+    question: Option<(Kind, Result<Encoded, Error>)>,
+    answer: Option<Answer<'a>>,
+    /// Under way to an answer in a way that is not the usual one.
+    detour: Option<BoxFuture<'a, Reply>>,
+}
+
+impl Future for Asked<'_> {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let this = &mut *self;
+        if let Some((kind, args)) = this.question.take() {
+            match this.begin(kind, args, cx) {
+                // It is woken by the answer.
+                Ok(()) if this.answer.is_some() => return Poll::Pending,
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(Err(this.failed(error.into()))),
+            }
+        }
+        let reply = match (&mut this.answer, &mut this.detour) {
+            (Some(answer), _) => ready!(Pin::new(answer).poll(cx)),
+            (None, Some(detour)) => ready!(detour.as_mut().poll(cx)),
+            (None, None) => Err(this.shared.closed().into()),
+        };
+        match reply {
+            Ok(value) => Poll::Ready(Ok(value)),
+            Err(failure) => Poll::Ready(Err(this.failed(failure))),
+        }
+    }
+}
+
+impl Asked<'_> {
+    pub(crate) fn method(&self) -> usize {
+        self.method
+    }
+
+    #[inline]
+    fn begin(
+        &mut self,
+        kind: Kind,
+        args: Result<Encoded, Error>,
+        cx: &Context<'_>,
+    ) -> Result<(), Error> {
+        let (shared, method) = (self.shared, self.method);
+        let args = args?;
+        shared.check_size(args.len())?;
         let timeout = shared.timeout(method);
-        let now = Instant::now();
-        let deadline = now + timeout;
+        let deadline = Instant::now() + timeout;
         let cancels = matches!(kind, Kind::Invoke { .. });
         let (is_sent, is_superseded, is_abandoned) = (false, false, false);
         let pending =
             Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned };
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        let started = match shared.start(pending, now, waker) {
-            Err(Refused::Full(pending)) => shared.start_when_there_is_room(pending, timeout).await,
-            Err(Refused::With(error)) => Err(error),
-            Ok(id) => Ok(id),
-        };
-        let id = started.map_err(named)?;
-        let answer = Answer { shared, id, deadline, cancels, is_registered: true, is_over: false };
-        let reply = if shared.watches_deadlines_here() {
-            answer.await
-        } else {
-            timeout_at(deadline, answer).await.unwrap_or(None)
-        };
-        let Some(reply) = reply else { return Err(named(shared.timed_out(timeout))) };
-        reply.map_err(|failure| match failure {
-            Failure::Cluster(error) => named(error),
-            Failure::Client(error, value) => {
-                Failure::Client(shared.name_error(method, error), value)
+        let answer = move |id| Answer { shared, method, id, deadline, cancels, is_over: false };
+        match shared.start(pending, timeout, cx.waker().clone()) {
+            Ok(id) if shared.watches_deadlines_here() => self.answer = Some(answer(id)),
+            Ok(id) => self.detour = Some(Box::pin(answer(id).in_time())),
+            Err(Refused::With(error)) => return Err(error),
+            Err(Refused::Full(pending)) => {
+                self.detour = Some(Box::pin(async move {
+                    let id = shared.start_when_there_is_room(*pending, timeout).await?;
+                    answer(id).in_time().await
+                }));
             }
-        })
+        }
+        Ok(())
+    }
+
+    /// It is over; names channel and method.
+    #[cold]
+    fn failed(&mut self, failure: Failure) -> Failure {
+        (self.answer, self.detour) = (None, None);
+        let named = |error| self.shared.name_error(self.method, error);
+        match failure {
+            Failure::Cluster(error) => Failure::Cluster(named(error)),
+            Failure::Client(error, value) => Failure::Client(named(error), value),
+        }
     }
 }
 
 /// Why a call was not started.
 enum Refused {
     /// As many as may be are in flight. The caller is counted as one who waits.
-    Full(Pending),
+    Full(Box<Pending>),
     With(Error),
 }
 
@@ -231,22 +295,31 @@ impl Room {
     }
 }
 
+impl State {
+    /// A call is over. True: one who waits is to be [given](Shared::give_room) its room.
+    #[must_use]
+    fn make_room(&mut self) -> bool {
+        let is_waited_for = self.room.waiting > 0;
+        if !is_waited_for {
+            self.room.free += 1;
+        }
+        is_waited_for
+    }
+}
+
 impl Shared {
     fn timeout(&self, method: usize) -> Duration {
         self.spec.methods[method].timeout.unwrap_or(self.options.call_timeout)
     }
 
-    pub(super) fn check_size(&self, args: &Bytes) -> Result<(), Error> {
+    pub(super) fn check_size(&self, args: usize) -> Result<(), Error> {
         let limit = self.options.max_payload;
-        if args.len() <= limit {
+        if args <= limit {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::TooLarge,
-            format!(
-                "the arguments have {} bytes, more than options.max_payload of {limit}",
-                args.len()
-            ),
+            format!("the arguments have {args} bytes, more than options.max_payload of {limit}"),
         ))
     }
 
@@ -258,7 +331,8 @@ impl Shared {
         )
     }
 
-    fn timed_out(&self, timeout: Duration) -> Error {
+    fn timed_out(&self, method: usize) -> Error {
+        let timeout = self.timeout(method);
         let down = match &*self.status.borrow() {
             super::Status::Up => None,
             super::Status::Down(error) => Some(error.clone().unwrap_or_else(super::not_connected)),
@@ -272,17 +346,19 @@ impl Shared {
     }
 
     /// Puts a call on the table, and on the link if there is one.
-    fn start(&self, pending: Pending, now: Instant, waker: Waker) -> Result<u64, Refused> {
+    #[inline]
+    fn start(&self, pending: Pending, left: Duration, waker: Waker) -> Result<u64, Refused> {
         let mut state = self.lock();
         let Some(free) = state.room.free.checked_sub(1) else {
             state.room.waiting += 1;
-            return Err(Refused::Full(pending));
+            return Err(Refused::Full(Box::new(pending)));
         };
         state.room.free = free;
-        self.put(&mut state, pending, now, waker).map_err(|error| {
-            self.make_room(&mut state);
-            Refused::With(error)
-        })
+        let put = self.put(&mut state, pending, left, waker);
+        let is_waited_for = put.is_err() && state.make_room();
+        drop(state);
+        self.give_room(is_waited_for);
+        put.map_err(Refused::With)
     }
 
     /// As [`Shared::start`], for one that was counted as waiting.
@@ -302,61 +378,51 @@ impl Shared {
             }
         }
         let waits = Waits(self);
-        let permit = timeout_at(pending.deadline, self.in_flight.acquire())
-            .await
-            .map_err(|_| self.too_many(timeout))?
+        let permit = self
+            .until(pending.deadline, self.in_flight.acquire())
+            .await?
+            .ok_or_else(|| self.too_many(timeout))?
             .map_err(|_| self.closed())?;
         permit.forget();
         drop(waits);
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let left = pending.deadline.saturating_duration_since(Instant::now());
         let mut state = self.lock();
-        self.put(&mut state, pending, Instant::now(), waker)
-            .inspect_err(|_| self.make_room(&mut state))
+        let put = self.put(&mut state, pending, left, waker);
+        let is_waited_for = put.is_err() && state.make_room();
+        drop(state);
+        self.give_room(is_waited_for);
+        put
     }
 
-    /// A call is over.
-    fn make_room(&self, state: &mut State) {
-        if state.room.waiting > 0 {
+    /// Gives the room of a call that is over to one who waits, without the lock, as all are woken.
+    fn give_room(&self, is_waited_for: bool) {
+        if is_waited_for {
             self.in_flight.add_permits(1);
-        } else {
-            state.room.free += 1;
         }
     }
 
+    #[inline]
     fn put(
         &self,
         state: &mut State,
         pending: Pending,
-        now: Instant,
+        left: Duration,
         waker: Waker,
     ) -> Result<u64, Error> {
         if let Some(error) = self.unusable(state, pending.method) {
             return Err(error);
         }
-        if let Kind::Publish(key) = &pending.kind
-            && state.publications.len() >= self.options.max_subscriptions
-            && !state.publications.contains_key(&**key)
-        {
-            let bound = self.options.max_subscriptions;
-            let reason = format!("this client has {bound} publications already");
-            return Err(Error::new(ErrorKind::Overloaded, reason));
-        }
-        if let Kind::Unpublish(key) = &pending.kind {
-            // From here on it must not be published again, whatever becomes of the request, or of
-            // a publish that is on its way.
-            state.publications.remove(&**key);
-            for (_, before) in state.requests.calls_mut() {
-                let is_publish = matches!(before.kind, Kind::Publish(_));
-                before.is_superseded |= is_publish && before.concerns(key);
-            }
+        if !matches!(pending.kind, Kind::Invoke { .. }) {
+            self.note_publication(state, &pending.kind)?;
         }
         let Some(id) = state.requests.call_id() else {
             let reason = format!("more than {MAX_CALLS} requests are not answered");
             return Err(Error::new(ErrorKind::Overloaded, reason));
         };
         if let Some(registered) = &state.link {
-            registered.check_size(&pending.args)?;
-            match pending.send(&registered.link, id, now) {
+            registered.check_size(pending.args.len())?;
+            match pending.send(&registered.link, id, left) {
                 // A link that is closed already: the next one will send it.
                 Err(error) if error.kind() == ErrorKind::Overloaded => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -367,10 +433,32 @@ impl Shared {
         Ok(id)
     }
 
+    /// A key is about to be published, or withdrawn.
+    fn note_publication(&self, state: &mut State, kind: &Kind) -> Result<(), Error> {
+        if let Kind::Publish(key) = kind
+            && state.publications.len() >= self.options.max_subscriptions
+            && !state.publications.contains_key(&**key)
+        {
+            let bound = self.options.max_subscriptions;
+            let reason = format!("this client has {bound} publications already");
+            return Err(Error::new(ErrorKind::Overloaded, reason));
+        }
+        if let Kind::Unpublish(key) = kind {
+            // From here on it must not be published again, whatever becomes of the request, or of
+            // a publish that is on its way.
+            state.publications.remove(&**key);
+            for (_, before) in state.requests.calls_mut() {
+                let is_publish = matches!(before.kind, Kind::Publish(_));
+                before.is_superseded |= is_publish && before.concerns(key);
+            }
+        }
+        Ok(())
+    }
+
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        self.make_room(&mut state);
+        let is_waited_for = state.make_room();
         let is_linked = state.link_of(id).is_some();
         // Wakers are dropped without the lock: one may be the last that keeps a task with calls.
         if !cancels && is_linked {
@@ -379,60 +467,72 @@ impl Shared {
             let waker = state.requests.abandon(id);
             if waker.is_some() {
                 drop(state);
-                return drop(waker);
+                return self.give_room(is_waited_for);
             }
         }
         let waker = state.requests.close(id);
         if waker.is_some()
             && let Some(link) = state.link_of(id)
         {
-            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            // Never refused: there are no more of them than of the calls that were queued.
+            let _ = link.replay(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
         state.leave_if_done();
         drop(state);
+        self.give_room(is_waited_for);
         drop(waker);
     }
 
     /// Answers a call.
     pub(super) fn answer(&self, id: u64, reply: Reply) {
-        let waker = self.lock().requests.answer(id, reply);
-        if let Some(waker) = waker {
+        let answered = self.lock().requests.answer(id, reply);
+        if let Some((_, Some(waker))) = answered {
             waker.wake();
         }
     }
 }
 
-/// The answer of a call that was started; `None` once its deadline has passed. Dropping it cancels
+/// The answer of a call that was started, an error once its deadline has passed. Dropping it cancels
 /// the call.
 struct Answer<'a> {
     shared: &'a Shared,
+    method: usize,
     id: u64,
     deadline: Instant,
     cancels: bool,
-    /// The call was started in this very poll, with the waker of it.
-    is_registered: bool,
     is_over: bool,
 }
 
-impl Future for Answer<'_> {
-    type Output = Option<Reply>;
+impl Answer<'_> {
+    /// With a timer of its own, which goes on though the runtime of the follower may be blocked.
+    async fn in_time(self) -> Reply {
+        let (shared, method, deadline) = (self.shared, self.method, self.deadline);
+        let reply = shared.until(deadline, self).await?;
+        reply.unwrap_or_else(|| Err(shared.timed_out(method).into()))
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
-        if std::mem::take(&mut self.is_registered) {
-            return Poll::Pending;
-        }
+impl Future for Answer<'_> {
+    type Output = Reply;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         // Declared first, so that it is dropped after the lock.
         let mut stale = None;
         let mut state = self.shared.lock();
         match state.requests.poll_answer(self.id, cx.waker(), &mut stale) {
-            Poll::Ready(reply) => {
-                self.shared.make_room(&mut state);
+            Poll::Ready(Some(reply)) => {
+                let is_waited_for = state.make_room();
                 drop(state);
+                self.shared.give_room(is_waited_for);
                 self.is_over = true;
                 Poll::Ready(reply)
             }
-            Poll::Pending if Instant::now() >= self.deadline => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if Instant::now() < self.deadline => Poll::Pending,
+            Poll::Ready(None) | Poll::Pending => {
+                drop(state);
+                Poll::Ready(Err(self.shared.timed_out(self.method).into()))
+            }
         }
     }
 }
@@ -454,7 +554,8 @@ mod tests {
     }
 
     pub(super) fn pending(kind: Kind) -> Pending {
-        let (method, args, deadline) = (0, Bytes::from_static(b"args"), Instant::now());
+        let (method, deadline) = (0, Instant::now());
+        let args = Encoded::from(Bytes::from_static(b"args"));
         let (is_sent, is_superseded, is_abandoned) = (false, false, false);
         Pending { kind, method, args, deadline, is_sent, is_superseded, is_abandoned }
     }
@@ -476,6 +577,6 @@ mod tests {
         assert!(!publish.survives_link(), "nobody waits and nobody has it");
         publish.is_sent = true;
         assert!(publish.survives_link());
-        assert_eq!(publish.published(true), Some((key(), Some(publish.args.clone()))));
+        assert_eq!(publish.published(true), Some((key(), Some(publish.args.to_bytes()))));
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Dial, DialError, Dialed, Follower, Item, ItemValue, Liveness, Registered, Request, Shared,
-    State, Status, Stream, Topic, hand_over::replaced,
+    State, Status, Stream, Topic, hand_over::replaced, requests::is_call,
 };
 use crate::{
     connection::{Backoff, Endpoint, Link, drive},
@@ -170,6 +170,7 @@ impl Shared {
         }
         self.reach.up(link.clone());
         let generation = self.reach.generation();
+        state.awaits_next = false;
         state.link = Some(Registered {
             link: link.clone(),
             generation,
@@ -191,11 +192,13 @@ impl Shared {
         let mut refused = Vec::new();
         for id in calls {
             let Some(pending) = state.requests.call(id) else { continue };
-            let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(&pending.args));
+            let len = pending.args.len();
+            let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(len));
             if let Err(error) = fits {
                 refused.push((id, error));
             } else if pending.deadline() > now {
-                let _ = link.replay(pending.frame(id, now), Some(id));
+                let left = pending.deadline() - now;
+                let _ = link.replay(pending.frame(id, left), Some(id));
             } else if pending.is_abandoned {
                 state.requests.close(id);
             }
@@ -220,7 +223,7 @@ impl Shared {
     fn send_replay(&self, state: &mut State, key: (usize, Bytes), failures: u32) {
         let Some(registered) = &state.link else { return };
         let Some(args) = state.publications.get(&key).cloned() else { return };
-        if let Err(error) = registered.check_size(&args) {
+        if let Err(error) = registered.check_size(args.len()) {
             return self.note_replay_failure(key.0, &error);
         }
         let id = state.requests.next_id();
@@ -244,12 +247,12 @@ impl Shared {
     /// A publication was refused when it was sent again. It stays what this process wants
     /// published, so it is tried until it is taken or withdrawn.
     fn replay_later(self: &Arc<Self>, generation: u64, key: (usize, Bytes), failures: u32) {
-        self.later(generation, failures, move |shared, state| {
+        self.later(generation, failures, move |shared, mut state| {
             if state.requests.calls().any(|(_, pending)| pending.concerns(&key)) {
                 // It must not overtake what was asked for since.
                 shared.replay_later(generation, key, failures);
             } else {
-                shared.send_replay(state, key, failures);
+                shared.send_replay(&mut state, key, failures);
             }
         });
     }
@@ -259,16 +262,16 @@ impl Shared {
         self: &Arc<Self>,
         generation: u64,
         failures: u32,
-        send: impl FnOnce(&Arc<Self>, &mut State) + Send + 'static,
+        send: impl FnOnce(&Arc<Self>, MutexGuard<'_, State>) + Send + 'static,
     ) {
         let shared = Arc::clone(self);
         let (shortest, longest) = shared.options.reconnect;
         let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
         tokio::spawn(async move {
             sleep(pause).await;
-            let mut state = shared.lock();
+            let state = shared.lock();
             if state.link.as_ref().is_some_and(|link| link.generation == generation) {
-                send(&shared, &mut state);
+                send(&shared, state);
             }
         });
     }
@@ -343,24 +346,26 @@ impl LinkEnd<'_> {
         let mut failed = Vec::new();
         let mut state = self.shared.lock();
         for (id, result, payload) in self.results.drain(..) {
-            let Some(pending) = state.requests.call(id) else {
+            if !is_call(id) {
                 if let Some(Request::Replay(key, failures)) = state.requests.remove(id)
                     && let Some(error) = result.error
                 {
                     failed.push((key, failures, error));
                 }
                 continue;
-            };
-            match pending.published(result.error.is_none()) {
-                Some((key, Some(args))) => drop(state.publications.insert(key, args)),
-                Some((key, None)) => drop(state.publications.remove(&key)),
-                None => {}
             }
+            let is_ok = result.error.is_none();
             let reply = match result.error {
                 Some(error) => Err(Failure::from(error)),
                 None => Ok(payload),
             };
-            self.wakers.extend(state.requests.answer(id, reply));
+            let Some((pending, waker)) = state.requests.answer(id, reply) else { continue };
+            match pending.published(is_ok) {
+                Some((key, Some(args))) => drop(state.publications.insert(key, args)),
+                Some((key, None)) => drop(state.publications.remove(&key)),
+                None => {}
+            }
+            self.wakers.extend(waker);
         }
         state.leave_if_done();
         drop(state);
@@ -384,8 +389,11 @@ impl LinkEnd<'_> {
             let (topic, refusals) = (Arc::clone(&entry.topic), entry.refusals);
             drop(state);
             topic.refused(error);
-            let again = move |shared: &Arc<Shared>, state: &mut State| {
-                shared.send_subscribe(state, id);
+            topic.wake();
+            let again = move |shared: &Arc<Shared>, mut state: MutexGuard<'_, State>| {
+                shared.send_subscribe(&mut state, id);
+                drop(state);
+                topic.wake();
             };
             return self.shared.later(self.generation, refusals, again);
         }
@@ -412,9 +420,7 @@ impl LinkEnd<'_> {
         known.push(Arc::downgrade(&topic));
         entry.is_accepted = true;
         entry.refusals = 0;
-        for answer in entry.answers.drain(..) {
-            let _ = answer.send(Ok(()));
-        }
+        let answers = std::mem::take(&mut entry.answers);
         if self.numbers.len() > 2 * state.topics.len() {
             self.numbers.retain(|_, topics| topics.iter().any(|topic| topic.strong_count() > 0));
         }
@@ -424,6 +430,10 @@ impl LinkEnd<'_> {
             let room = u32::try_from(self.shared.options.deliver_window).unwrap_or(u32::MAX);
             let open = pb::Settle { item: 0, done: true, room };
             let _ = registered.link.replay(Frame::new(id, open), None);
+        }
+        drop(state);
+        for answer in answers {
+            let _ = answer.send(Ok(()));
         }
     }
 

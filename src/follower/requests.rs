@@ -52,6 +52,7 @@ enum Call {
 
 impl Requests {
     /// The id of a new request that is no call.
+    #[inline]
     pub(super) fn next_id(&mut self) -> u64 {
         self.last += 1;
         self.last << PLACE_BITS
@@ -66,6 +67,7 @@ impl Requests {
     }
 
     /// The id of the next call. `None`: there are too many.
+    #[inline]
     pub(super) fn call_id(&mut self) -> Option<u64> {
         if self.free.is_empty() {
             if self.calls.len() >= MAX_CALLS {
@@ -79,6 +81,7 @@ impl Requests {
     }
 
     /// Puts a call on the table, under the last id that [`Requests::call_id`] gave.
+    #[inline]
     pub(super) fn open(&mut self, id: u64, pending: Pending, waker: Waker) {
         let Some(place) = self.free.pop() else { return };
         debug_assert_eq!(place as u64 + 1, id % (1 << PLACE_BITS));
@@ -115,25 +118,27 @@ impl Requests {
         })
     }
 
-    /// Answers a call. Whom to wake.
-    pub(super) fn answer(&mut self, id: u64, reply: Reply) -> Option<Waker> {
+    /// Answers a call. The call, and whom to wake where somebody waits for it.
+    #[inline]
+    pub(super) fn answer(&mut self, id: u64, reply: Reply) -> Option<(Pending, Option<Waker>)> {
         let slot = self.slot_mut(id)?;
-        match &slot.call {
-            Call::Open(pending, _) if pending.is_abandoned => {
-                self.free(id);
-                return None;
-            }
-            Call::Open(..) => {}
-            Call::Free | Call::Answered(_) => return None,
+        if !matches!(slot.call, Call::Open(..)) {
+            return None;
         }
-        match std::mem::replace(&mut slot.call, Call::Answered(reply)) {
-            Call::Open(_, waker) => Some(waker),
-            Call::Free | Call::Answered(_) => None,
+        let Call::Open(pending, waker) = std::mem::replace(&mut slot.call, Call::Answered(reply))
+        else {
+            return None;
+        };
+        if pending.is_abandoned {
+            self.free(id);
+            return Some((pending, None));
         }
+        Some((pending, Some(waker)))
     }
 
     /// Takes the answer of a call, or notes whom it is to wake. The waker that was noted before is put
     /// into `stale`: dropping it may drop a task, and with it calls, so that it must not happen here.
+    #[inline]
     pub(super) fn poll_answer(
         &mut self,
         id: u64,
@@ -147,8 +152,9 @@ impl Requests {
             }
             return Poll::Pending;
         }
+        slot.id = 0;
         let answered = std::mem::replace(&mut slot.call, Call::Free);
-        self.free(id);
+        self.free.extend(place(id));
         match answered {
             Call::Answered(reply) => Poll::Ready(Some(reply)),
             Call::Free | Call::Open(..) => Poll::Ready(None),
@@ -203,17 +209,28 @@ impl Requests {
         self.calls.get(place(id)?).filter(|slot| slot.id == id)
     }
 
+    #[inline]
     fn slot_mut(&mut self, id: u64) -> Option<&mut Slot> {
         self.calls.get_mut(place(id)?).filter(|slot| slot.id == id)
     }
 
+    #[inline]
     fn free(&mut self, id: u64) {
         let Some(place) = place(id) else { return };
-        self.calls[place] = Slot { id: 0, call: Call::Free };
+        let slot = &mut self.calls[place];
+        slot.id = 0;
+        slot.call = Call::Free;
         self.free.push(place);
     }
 }
 
+/// Whether an id is that of a call.
+#[inline]
+pub(super) fn is_call(id: u64) -> bool {
+    place(id).is_some()
+}
+
+#[inline]
 fn place(id: u64) -> Option<usize> {
     ((id % (1 << PLACE_BITS)) as usize).checked_sub(1)
 }
@@ -263,7 +280,8 @@ mod tests {
         let mut requests = Requests::default();
         let id = open(&mut requests, Instant::now());
         assert!(requests.abandon(id).is_some());
-        assert!(requests.answer(id, Ok(Bytes::new())).is_none());
+        let (_, waker) = requests.answer(id, Ok(Bytes::new())).unwrap();
+        assert!(waker.is_none());
         assert_eq!(requests.free.len(), 1);
     }
 

@@ -3,9 +3,12 @@
 
 use std::{
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -41,9 +44,10 @@ pub(super) fn guarded<F: Future>(future: F) -> Guarded<F> {
 
 /// What the client's own types make of arguments, whose panic is an error.
 pub(crate) fn guarded_now<T>(decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panicked(panic)))
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panicked(panic)))
 }
 
+#[cold]
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
     let text = panic
         .downcast_ref::<&str>()
@@ -53,8 +57,48 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
     Error::new(ErrorKind::Panicked, format!("the client panicked in the leader: {text}"))
 }
 
-/// The calls of one follower that are under way, by request.
-pub(super) type InFlight = Arc<Mutex<IdMap<Running>>>;
+/// The calls of one follower that are under way, by request. Its session alone adds any, so that it
+/// need not lock what it knows to be empty.
+#[derive(Clone, Default)]
+pub(super) struct InFlight(Arc<Table>);
+
+#[derive(Default)]
+struct Table {
+    running: Mutex<IdMap<Running>>,
+    len: AtomicUsize,
+}
+
+impl InFlight {
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.0.len.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn contains(&self, request: u64) -> bool {
+        self.len() > 0 && lock(&self.0.running).contains_key(&request)
+    }
+
+    /// Adds what `start` gives, which can't take itself off before it is there.
+    pub(super) fn insert(&self, request: u64, start: impl FnOnce() -> Running) {
+        let mut running = lock(&self.0.running);
+        running.insert(request, start());
+        self.0.len.store(running.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, request: u64) -> Option<Running> {
+        let mut running = lock(&self.0.running);
+        let removed = running.remove(&request);
+        self.0.len.store(running.len(), Ordering::Relaxed);
+        removed
+    }
+
+    /// All of them, which are on the table no more.
+    pub(super) fn take(&self) -> IdMap<Running> {
+        self.0.len.store(0, Ordering::Relaxed);
+        std::mem::take(&mut *lock(&self.0.running))
+    }
+}
 
 /// A call under way.
 pub(super) enum Running {
@@ -73,6 +117,7 @@ pub(super) struct Call {
 
 impl Leader {
     /// The future of a call, which waits for the client where it is not connected yet.
+    #[inline]
     pub(super) fn call(self: &Arc<Self>, method: usize, args: Bytes) -> BoxFuture<Answered> {
         if let Some(client) = self.client() {
             return match client.call(method, args) {
@@ -104,32 +149,29 @@ impl Leader {
             let leader = Arc::clone(self);
             Box::pin(async move { leader.call(method, call.args).await })
         } else {
-            self.call(method, call.args)
+            let mut future = self.call(method, call.args);
+            match poll_once(future.as_mut()) {
+                Ok(Poll::Ready(reply)) => return peer.answer(request, reply),
+                Ok(Poll::Pending) => future,
+                Err(panicked) => return self.answer(peer, request, method, Err(panicked)),
+            }
         };
-        let mut future = guarded(future);
-        if !large && let Poll::Ready(result) = poll_once(Pin::new(&mut future)) {
-            self.answer(peer, request, method, result);
-            return;
-        }
+        let future = guarded(future);
         let leader = Arc::clone(self);
         let peer = Arc::clone(peer);
-        let done = Arc::clone(in_flight);
-        // The lock is held until the handle is in the table, so that the task, which takes itself
-        // off it, can't be faster.
-        let mut table = lock(in_flight);
-        let task = self.tasks.spawn_on(
-            async move {
+        let done = in_flight.clone();
+        in_flight.insert(request, || {
+            let task = async move {
                 let result = timeout_at(deadline, future).await;
-                lock(&done).remove(&request);
+                done.remove(request);
                 match result {
                     Ok(result) => leader.answer(&peer, request, method, result),
                     // The caller has its own clock, and is gone.
                     Err(_) => leader.stats.note_late(),
                 }
-            },
-            &self.runtime,
-        );
-        table.insert(request, Running::Alone(task.abort_handle()));
+            };
+            Running::Alone(self.tasks.spawn_on(task, &self.runtime).abort_handle())
+        });
     }
 
     fn answer(&self, peer: &Peer, request: u64, method: usize, result: Result<Answered, Error>) {
@@ -175,9 +217,12 @@ impl Leader {
     }
 }
 
-fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+/// One poll, whose panic is an error.
+#[inline]
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Result<Poll<F::Output>, Error> {
     // Whoever polls next gives its own waker, which a future has to use from then on.
-    future.poll(&mut Context::from_waker(noop_waker_ref()))
+    let poll = || future.poll(&mut Context::from_waker(noop_waker_ref()));
+    catch_unwind(AssertUnwindSafe(poll)).map_err(panicked)
 }
 
 /// The deadline of a request that arrived then; a request without one gets the default.

@@ -53,6 +53,7 @@ impl Peer {
 
     /// Answers a request. An answer that can't be queued is replaced by the reason; if not even
     /// that can, the link is closed, because its follower would wait in vain.
+    #[inline]
     pub(super) fn answer(&self, request: u64, reply: Answered) {
         let answer = match reply {
             Ok(payload) if payload.len() > self.max_payload => Err(too_large(payload.len())),
@@ -65,6 +66,7 @@ impl Peer {
                 if head.is_empty() {
                     self.link.send_packet(request, result, &bytes, None)
                 } else {
+                    let bytes = bytes.into_bytes();
                     self.link.send(Frame::with_pieces(request, result, &head, bytes), None)
                 }
             }

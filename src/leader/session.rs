@@ -8,7 +8,6 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Leader,
     call::{Call, InFlight, Running, deadline},
-    lock,
     peer::Peer,
     publication::{Request, Wish},
     replaced,
@@ -77,6 +76,7 @@ impl Session {
     }
 
     /// The method of a request, if it is of the right kind.
+    #[inline]
     fn method(
         &self,
         index: u32,
@@ -94,7 +94,8 @@ impl Session {
         Ok((index, spec))
     }
 
-    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: Bytes, in_flight: usize) {
+    #[inline]
+    fn invoke(&mut self, id: u64, invoke: &pb::Invoke, args: Bytes) {
         let is_invoke = |kind| matches!(kind, MethodKind::Invoke { .. });
         let (method, spec) = match self.method(invoke.method, is_invoke) {
             Ok(found) => found,
@@ -103,7 +104,7 @@ impl Session {
         let deadline = deadline(self.arrived, invoke.timeout_ms, self.leader.options.call_timeout);
         let call = Call { method, args, deadline };
         let bound = self.leader.options.max_in_flight;
-        let busy = in_flight >= bound;
+        let busy = self.in_flight.len() >= bound;
         match spec.kind {
             MethodKind::Invoke { oneway: true, .. } => self.leader.start_oneway(call, &self.oneway),
             _ if busy => {
@@ -119,8 +120,7 @@ impl Session {
     }
 
     fn cancel(&self, id: u64) {
-        let running = lock(&self.in_flight).remove(&id);
-        match running {
+        match self.in_flight.remove(id) {
             Some(Running::Alone(task)) => task.abort(),
             Some(Running::Shared) => self.leader.leave_share(self.peer.id, id),
             None => {}
@@ -189,6 +189,7 @@ impl Session {
     }
 
     /// Says that this leader goes, once it does.
+    #[inline]
     fn notice_hand_over(&mut self) {
         if !self.leader.is_leaving() || self.last_to_take.is_some() {
             return;
@@ -205,11 +206,11 @@ impl Session {
     }
 
     /// Whether a request is one of this leader's, or the next one's.
+    #[inline]
     fn takes(&mut self, id: u64, body: &Body) -> bool {
         match body {
-            Body::Invoke(invoke) if self.is_oneway(invoke.method) => true,
             Body::Invoke(_) | Body::Publish(_) | Body::Unpublish(_) => match self.last_to_take {
-                Some(last) => id <= last,
+                Some(last) => id <= last || self.is_oneway(body),
                 None => {
                     self.last_taken = self.last_taken.max(id);
                     true
@@ -220,10 +221,12 @@ impl Session {
         }
     }
 
-    fn is_oneway(&self, method: u32) -> bool {
+    /// Nobody waits for it, so that nobody would send it to the next leader.
+    fn is_oneway(&self, body: &Body) -> bool {
         let is_oneway = |kind| matches!(kind, MethodKind::Invoke { oneway: true, .. });
+        let Body::Invoke(invoke) = body else { return false };
         self.methods
-            .get(method)
+            .get(invoke.method)
             .is_ok_and(|method| is_oneway(self.leader.spec.methods[method].kind))
     }
 
@@ -247,21 +250,18 @@ impl Endpoint for Session {
         if payload.len() > limit {
             return Err(Error::protocol(format!("a payload is over the limit of {limit} bytes")));
         }
-        let mut in_flight = 0;
-        if matches!(body, Some(Body::Invoke(_) | Body::Subscribe(_))) {
-            let calls = lock(&self.in_flight);
-            if calls.contains_key(&id) || self.requests.contains_key(&id) {
-                // What the first one began could never be ended.
-                return Err(Error::protocol(format!("request {id} was begun twice")));
-            }
-            in_flight = calls.len();
+        if matches!(body, Some(Body::Invoke(_) | Body::Subscribe(_)))
+            && (self.in_flight.contains(id) || self.requests.contains_key(&id))
+        {
+            // What the first one began could never be ended.
+            return Err(Error::protocol(format!("request {id} was begun twice")));
         }
         self.notice_hand_over();
         if !body.as_ref().is_some_and(|body| self.takes(id, body)) {
             return Ok(());
         }
         match body {
-            Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload, in_flight),
+            Some(Body::Invoke(invoke)) => self.invoke(id, &invoke, payload),
             Some(Body::Cancel(_)) => self.cancel(id),
             Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe, payload)?,
             Some(Body::Unsubscribe(_)) => self.unsubscribe(id),
@@ -332,8 +332,7 @@ impl Drop for Session {
             }
             topic.detach(self.peer.id, request);
         }
-        let in_flight = std::mem::take(&mut *lock(&self.in_flight));
-        for (request, running) in in_flight {
+        for (request, running) in self.in_flight.take() {
             match running {
                 Running::Alone(task) => task.abort(),
                 Running::Shared => self.leader.leave_share(self.peer.id, request),

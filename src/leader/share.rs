@@ -51,12 +51,12 @@ impl Leader {
             Ok(key) => (call.method, key),
             Err(error) => return peer.answer(request, Err(error.into())),
         };
-        lock(in_flight).insert(request, Running::Shared);
+        in_flight.insert(request, || Running::Shared);
         let waiter = Waiter {
             peer: Arc::clone(peer),
             request,
             deadline: call.deadline,
-            in_flight: Arc::clone(in_flight),
+            in_flight: in_flight.clone(),
         };
         let mut calls = lock(&self.shares.calls);
         if let Some(shared) = calls.get_mut(&key) {
@@ -83,7 +83,7 @@ impl Leader {
         });
         let shared = lock(&self.shares.calls).remove(&key);
         for waiter in shared.into_iter().flat_map(|shared| shared.waiters) {
-            lock(&waiter.in_flight).remove(&waiter.request);
+            waiter.in_flight.remove(waiter.request);
             waiter.peer.answer(waiter.request, reply.clone());
         }
     }
@@ -100,7 +100,7 @@ impl Leader {
                     None => {
                         let over = calls.remove(key);
                         for waiter in over.into_iter().flat_map(|shared| shared.waiters) {
-                            lock(&waiter.in_flight).remove(&waiter.request);
+                            waiter.in_flight.remove(waiter.request);
                         }
                         return;
                     }

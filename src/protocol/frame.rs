@@ -296,6 +296,7 @@ impl FrameReader {
     ///
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the length is over the limit, which
     /// is checked before anything is allocated, or if the bytes are no packet.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Packet>> {
         if let Some((stream, missing)) = self.rest {
             return Ok(self.next_of_part(stream, 0, missing));
@@ -316,10 +317,13 @@ impl FrameReader {
         self.is_in_parts = false;
         let packet = &self.buffer[LENGTH..LENGTH + length];
         if let Some((id, body, at)) = hot::read(packet) {
-            self.buffer.advance(LENGTH + at.start);
-            let payload = match at.len() {
-                0 => Bytes::new(),
-                len => self.buffer.split_to(len).freeze(),
+            let payload = if at.is_empty() {
+                self.buffer.advance(LENGTH + length);
+                Bytes::new()
+            } else {
+                let mut frame = self.buffer.split_to(LENGTH + length).freeze();
+                frame.advance(LENGTH + at.start);
+                frame
             };
             return Ok(Some(Packet { id, body: Some(body), payload }));
         }

@@ -30,6 +30,7 @@ const DATA: u8 = 3 << 3 | 2;
 pub(super) const MAX_HEAD: usize = LENGTH + 11 + 2 + 13 + 7;
 
 /// Writes a frame up to where its payload of this length starts. `None`: prost is to write it.
+#[inline]
 pub(super) fn write(
     out: &mut [u8; MAX_HEAD],
     id: u64,
@@ -62,14 +63,16 @@ pub(super) fn write(
 }
 
 /// Reads a packet: its id, its body, and where its payload is. `None`: prost is to read it.
+#[inline]
 pub(super) fn read(packet: &[u8]) -> Option<(u64, Body, Range<usize>)> {
-    let mut rest = Reader { bytes: packet, at: 0 };
+    let mut rest = Reader(packet);
     let id = rest.field(ID)?;
     if id == 0 {
         return None;
     }
     let tag = rest.byte()?;
-    let end = usize::try_from(rest.varint()?).ok()?.checked_add(rest.at)?;
+    let len = usize::try_from(rest.varint()?).ok()?;
+    let behind = rest.0.len().checked_sub(len)?;
     let body = match tag {
         RESULT => Body::Result(pb::Result { error: None }),
         INVOKE => Body::Invoke(pb::Invoke {
@@ -81,34 +84,33 @@ pub(super) fn read(packet: &[u8]) -> Option<(u64, Body, Range<usize>)> {
         }
         _ => return None,
     };
-    if rest.at != end {
+    if rest.0.len() != behind {
         return None;
     }
-    if end < packet.len() {
-        if [rest.byte()?, rest.byte()?] != PAYLOAD {
-            return None;
-        }
-        let len = rest.varint()?;
-        if len != (packet.len() - rest.at) as u64 {
+    if behind > 0 {
+        let (tag, payload) = rest.0.split_first_chunk()?;
+        rest.0 = payload;
+        if *tag != PAYLOAD || rest.varint()? != rest.0.len() as u64 {
             return None;
         }
     }
-    Some((id, body, rest.at..packet.len()))
+    Some((id, body, packet.len() - rest.0.len()..packet.len()))
 }
 
 /// Reads the head of a packet of `length` bytes that is a part and nothing else, up to where its data
 /// begins, of which there is some. `None`: it is something else, or not enough is here.
 pub(super) fn read_part_head(packet: &[u8], length: usize) -> Option<(pb::Part, usize)> {
-    let mut rest = Reader { bytes: packet, at: 0 };
-    if rest.byte()? != PART || rest.varint()? != length.checked_sub(rest.at)? as u64 {
+    let mut rest = Reader(packet);
+    let at = |rest: &Reader| packet.len() - rest.0.len();
+    if rest.byte()? != PART || rest.varint()? != length.checked_sub(at(&rest))? as u64 {
         return None;
     }
     let (stream, total) = (rest.field(FIRST)?, rest.field(SECOND)?);
-    if rest.byte()? != DATA || rest.varint()? != length.checked_sub(rest.at)? as u64 {
+    if rest.byte()? != DATA || rest.varint()? != length.checked_sub(at(&rest))? as u64 {
         return None;
     }
-    let is_some = rest.at < packet.len();
-    is_some.then_some((pb::Part { stream, total, data: Bytes::new() }, rest.at))
+    let is_some = !rest.0.is_empty();
+    is_some.then(|| (pb::Part { stream, total, data: Bytes::new() }, at(&rest)))
 }
 
 struct Writer<'a> {
@@ -117,12 +119,22 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    #[inline]
     fn byte(&mut self, byte: u8) {
         self.out[self.at] = byte;
         self.at += 1;
     }
 
+    #[inline]
     fn varint(&mut self, mut value: u64) {
+        if (1 << 14..1 << 56).contains(&value)
+            && let Some(out) = self.out[self.at..].first_chunk_mut()
+        {
+            let (bytes, len) = spread(value);
+            *out = bytes.to_le_bytes();
+            self.at += len;
+            return;
+        }
         while value > 0x7f {
             self.byte(value as u8 | 0x80);
             value >>= 7;
@@ -131,6 +143,7 @@ impl Writer<'_> {
     }
 
     /// A number, which is left out where it is 0.
+    #[inline]
     fn field(&mut self, tag: u8, value: u64) {
         if value > 0 {
             self.byte(tag);
@@ -139,29 +152,65 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// The highest bit of each byte: in a varint, another byte follows.
+const MORE: u64 = 0x8080_8080_8080_8080;
+
+/// The groups of seven bits of a number of at most 56 bits, a byte each, as a varint; how many
+/// bytes that is. All groups at once: a loop takes several times as long.
+fn spread(value: u64) -> (u64, usize) {
+    let mut x = value & 0x0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
+    x = x & 0x0000_3fff_0000_3fff | (x & 0x0fff_c000_0fff_c000) << 2;
+    x = x & 0x007f_007f_007f_007f | (x & 0x3f80_3f80_3f80_3f80) << 1;
+    let last = (63 - (x | 1).leading_zeros()) / 8;
+    (x | MORE & ((1 << (8 * last)) - 1), last as usize + 1)
 }
+
+/// The number of a varint of so many bytes, at most eight; what follows them is left out.
+fn gather(bytes: u64, len: u32) -> u64 {
+    let mut x = bytes & !MORE & u64::MAX >> (64 - 8 * len);
+    x = x & 0x007f_007f_007f_007f | (x & 0x7f00_7f00_7f00_7f00) >> 1;
+    x = x & 0x0000_3fff_0000_3fff | (x & 0x3fff_0000_3fff_0000) >> 2;
+    x & 0x0fff_ffff | (x & 0x0fff_ffff_0000_0000) >> 4
+}
+
+struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     #[inline]
     fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
     }
 
-    /// A number of at most nine bytes; a tenth has rules of its own. Most have one.
+    /// A number of at most nine bytes; a tenth has rules of its own.
     #[inline]
     fn varint(&mut self) -> Option<u64> {
-        let first = self.byte()?;
-        if first < 0x80 { Some(first.into()) } else { self.long_varint(first) }
+        match *self.0 {
+            [first @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(first.into())
+            }
+            [first, second @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(),
+        }
     }
 
-    fn long_varint(&mut self, first: u8) -> Option<u64> {
-        let mut value = u64::from(first & 0x7f);
-        for shift in (7..63).step_by(7) {
+    fn long_varint(&mut self) -> Option<u64> {
+        if let Some(bytes) = self.0.first_chunk() {
+            let bytes = u64::from_le_bytes(*bytes);
+            let ends = !bytes & MORE;
+            if ends != 0 {
+                let len = ends.trailing_zeros() / 8 + 1;
+                self.0 = &self.0[len as usize..];
+                return Some(gather(bytes, len));
+            }
+        }
+        let mut value = 0;
+        for shift in (0..63).step_by(7) {
             let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -174,10 +223,10 @@ impl Reader<'_> {
     /// A number, which is 0 where it is left out.
     #[inline]
     fn field(&mut self, tag: u8) -> Option<u64> {
-        if self.bytes.get(self.at) != Some(&tag) {
+        if self.0.first() != Some(&tag) {
             return Some(0);
         }
-        self.at += 1;
+        self.0 = &self.0[1..];
         self.varint()
     }
 }

@@ -50,6 +50,7 @@ impl MethodMap {
     /// # Errors
     ///
     /// Why this method can't be used.
+    #[inline]
     pub(crate) fn get(&self, index: u32) -> Result<usize, String> {
         self.0
             .get(index as usize)

@@ -1,7 +1,7 @@
 //! What waits to be handed to a [`Batch`]: short frames are written behind one another at once, so
 //! that each costs a copy of its bytes and nothing else.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{
     Batch, PART,
@@ -9,6 +9,7 @@ use super::{
     hot,
     pb::packet::Body,
 };
+use crate::codec::Encoded;
 
 /// Frames in the order in which they were queued.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Queue {
     bytes: usize,
     /// An empty run, for the sake of its memory.
     spare: Run,
+    /// About how many bytes are handed on at once.
+    usual: usize,
 }
 
 #[derive(Debug)]
@@ -59,35 +62,56 @@ impl Queue {
     }
 
     /// Adds a packet with a payload that is most often short.
+    #[inline]
     pub(crate) fn push_packet(
         &mut self,
         id: u64,
         body: impl Into<Body>,
-        payload: &Bytes,
+        payload: &Encoded,
         mark: Option<u64>,
     ) {
         let body = body.into();
         let mut head = [0; hot::MAX_HEAD];
         let is_short = payload.len() < COPY - hot::MAX_HEAD;
         match hot::write(&mut head, id, &body, payload.len()).filter(|_| is_short) {
-            Some(len) => self.append([&head[..len], payload], mark),
-            None => self.push(Frame::with_payload(id, body, payload.clone()), mark),
+            Some(len) => {
+                let run = self.run(len + payload.len(), mark);
+                // As an array, whose length is known here, and without what is not written.
+                let end = run.bytes.len() + len;
+                run.bytes.extend_from_slice(&head);
+                run.bytes.truncate(end);
+                run.bytes.extend_from_slice(payload);
+            }
+            None => self.push(Frame::with_payload(id, body, payload.to_bytes()), mark),
         }
     }
 
     fn append(&mut self, chunks: [&[u8]; 2], mark: Option<u64>) {
-        let len = chunks[0].len() + chunks[1].len();
+        let run = self.run(chunks[0].len() + chunks[1].len(), mark);
+        run.bytes.extend_from_slice(chunks[0]);
+        run.bytes.extend_from_slice(chunks[1]);
+    }
+
+    /// The run that a frame of this length is written to.
+    #[inline]
+    fn run(&mut self, len: usize, mark: Option<u64>) -> &mut Run {
+        self.bytes += len;
         let has_room = |run: &Run| run.bytes.len() + len <= Run::MAX;
         if !matches!(self.items.last(), Some(Item::Run(run)) if has_room(run)) {
-            self.items.push(Item::Run(std::mem::take(&mut self.spare)));
+            self.begin_run();
         }
-        let Some(Item::Run(run)) = self.items.last_mut() else { return };
+        let Some(Item::Run(run)) = self.items.last_mut() else { return &mut self.spare };
         if let Some(mark) = mark {
             run.marks.push((run.bytes.len(), mark));
         }
-        run.bytes.extend_from_slice(chunks[0]);
-        run.bytes.extend_from_slice(chunks[1]);
-        self.bytes += len;
+        run
+    }
+
+    fn begin_run(&mut self) {
+        let mut run = std::mem::take(&mut self.spare);
+        // So that it need not be moved while it grows.
+        run.bytes.reserve((self.usual + self.usual / 8).min(Run::MAX) + hot::MAX_HEAD);
+        self.items.push(Item::Run(run));
     }
 
     /// Hands everything on.
@@ -105,8 +129,9 @@ impl Queue {
         if let Some(run) = batch.take_spare() {
             self.spare = run;
         }
-        // What comes next is as much as what came last, mostly. Nothing has to be moved now.
-        self.spare.bytes.reserve(bytes.min(Run::MAX));
+        if bytes > 0 {
+            self.usual = bytes.max(self.usual - self.usual / 8);
+        }
     }
 
     /// Forgets everything.
@@ -117,12 +142,14 @@ impl Queue {
     /// Lets go of memory that is not in use.
     pub(crate) fn release(&mut self) {
         self.spare = Run::default();
+        self.usual = 0;
         self.items.shrink_to_fit();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -208,7 +235,7 @@ mod tests {
                     queue.push(plain.in_order(), mark);
                 } else {
                     straight.push(plain, mark);
-                    queue.push_packet(id, invoke, &payload, mark);
+                    queue.push_packet(id, invoke, &payload.into(), mark);
                 }
             }
             queue.move_to(&mut queued);

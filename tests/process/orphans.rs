@@ -82,13 +82,14 @@ fn as_pid_1_the_master_starts_reaps_restarts_and_stops() {
     assert_eq!(cluster.pid("master"), 1);
     // The worker with its family dies. Nothing of it stays, not even zombies; the other's daemon
     // does, as a child of PID 1.
-    let before = children(init).len();
+    // Agent, workers, and the daemon, which speaks before its parent is gone.
+    until("the daemon is adopted", || children(init).len() == 4);
     let worker = children(init).into_iter().find(|pid| children(*pid).len() == 3).unwrap();
     send(worker, Signal::KILL);
     cluster.wait(" died worker 1 ");
     cluster.wait(" ready worker 1 ");
     let zombies = || children(init).into_iter().filter(|pid| state(*pid) == Some('Z')).count();
-    until("all orphans are reaped", || zombies() == 0 && children(init).len() == before);
+    until("all orphans are reaped", || zombies() == 0 && children(init).len() == 4);
     send(init, Signal::TERM);
     let (status, stderr) = cluster.end();
     assert_eq!(status.code(), Some(0), "{stderr}");

@@ -1,6 +1,6 @@
 //! The proxy: the client's shared methods, as every process sees them.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{Expr, ExprPath, ext::IdentExt, spanned::Spanned};
 
@@ -86,6 +86,7 @@ fn body(client: &Client, method: &Method, output: &TokenStream) -> TokenStream {
             quote_spanned!(shown_at(place)=> #output::from_queued(#queued))
         }
         Kind::Invoke { .. } => {
+            let args = signature::writer(place, arguments(method));
             let reply = quote_spanned!(shown_at(place)=> self.core.invoke(#index, #args).await);
             outcome(client, output, &reply)
         }
@@ -150,9 +151,12 @@ fn index(Method { ident, .. }: &Method) -> TokenStream {
 
 /// The arguments as bytes.
 fn all_arguments(method: &Method) -> TokenStream {
-    let params = method.params.iter();
-    let args = params.map(|param| (param.ty.span(), signature::reference(param)));
-    signature::encode(method.ident.span(), args)
+    signature::encode(method.ident.span(), arguments(method))
+}
+
+/// References to the arguments, each with its place.
+fn arguments(method: &Method) -> impl Iterator<Item = (Span, TokenStream)> {
+    method.params.iter().map(|param| (param.ty.span(), signature::reference(param)))
 }
 
 /// A part of a key, as a reference.

@@ -51,10 +51,19 @@ pub(super) fn encode(
     place: Span,
     args: impl IntoIterator<Item = (Span, TokenStream)>,
 ) -> TokenStream {
+    let writer = writer(place, args);
+    quote_spanned!(shown_at(place)=> #writer.finish())
+}
+
+/// As [`encode`], before the bytes are asked for.
+pub(super) fn writer(
+    place: Span,
+    args: impl IntoIterator<Item = (Span, TokenStream)>,
+) -> TokenStream {
     let args = args
         .into_iter()
         .map(|(place, reference)| quote_spanned!(shown_at(place)=> .arg::<__Codec, _>(#reference)));
-    quote_spanned!(shown_at(place)=> __cluster::ArgsWriter::new() #(#args)* .finish())
+    quote_spanned!(shown_at(place)=> __cluster::ArgsWriter::new() #(#args)*)
 }
 
 /// Documentation and the like for the method of the proxy or the trait.

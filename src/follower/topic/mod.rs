@@ -139,9 +139,12 @@ impl Topic {
     /// A subscriber is gone.
     pub(crate) fn leave(&self, cursor: &Cursor) {
         let mut inner = self.lock();
-        inner.wakers.retain(|(id, _)| *id != cursor.id);
+        let known = inner.wakers.iter().position(|(id, _)| *id == cursor.id);
+        let waker = known.map(|at| inner.wakers.remove(at));
         inner.subscribers -= 1;
         inner.taken(cursor.seq, u64::MAX);
+        drop(inner);
+        drop(waker);
     }
 
     /// The newest value that arrived.
@@ -173,7 +176,9 @@ impl Topic {
         if let Some(event) = inner.next_event(cursor, &self.reach) {
             return Poll::Ready(event);
         }
-        inner.register(cursor.id, cx);
+        let stale = inner.register(cursor.id, cx);
+        drop(inner);
+        drop(stale);
         Poll::Pending
     }
 
@@ -190,7 +195,9 @@ impl Topic {
         if let Some(cause) = &inner.closed {
             return Poll::Ready(Err(cause.clone()));
         }
-        inner.register(cursor.id, cx);
+        let stale = inner.register(cursor.id, cx);
+        drop(inner);
+        drop(stale);
         Poll::Pending
     }
 
@@ -331,17 +338,15 @@ impl Topic {
         });
     }
 
-    /// The leader does not take the subscription for now.
+    /// The leader does not take the subscription for now. Subscribers are to be [woken](Self::wake).
     pub(super) fn refused(&self, cause: Error) {
         let generation = self.reach.generation();
-        self.change(|inner| {
-            let since = match inner.state(self.reach.sight()) {
-                State::Stale { since, .. } => since,
-                _ => Instant::now(),
-            };
-            inner.told = (generation, Told::Stale(since, cause));
-            true
-        });
+        let mut inner = self.lock();
+        let since = match inner.state(self.reach.sight()) {
+            State::Stale { since, .. } => since,
+            _ => Instant::now(),
+        };
+        inner.told = (generation, Told::Stale(since, cause));
     }
 
     pub(crate) fn delivered(&self, item: Item) {
@@ -357,9 +362,10 @@ impl Topic {
     }
 
     pub(crate) fn close(&self, cause: Error) {
+        let mut items = VecDeque::new();
         self.change(|inner| {
             inner.closed.get_or_insert(cause);
-            inner.items.clear();
+            std::mem::swap(&mut inner.items, &mut items);
             true
         });
     }
@@ -479,10 +485,16 @@ impl Inner {
         }
     }
 
-    fn register(&mut self, id: u64, cx: &Context<'_>) {
+    /// Notes whom to wake. The waker that was noted before, which is to be dropped without the lock.
+    #[must_use]
+    fn register(&mut self, id: u64, cx: &Context<'_>) -> Option<Waker> {
         match self.wakers.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => self.wakers.push((id, cx.waker().clone())),
+            Some((_, waker)) if waker.will_wake(cx.waker()) => None,
+            Some((_, waker)) => Some(std::mem::replace(waker, cx.waker().clone())),
+            None => {
+                self.wakers.push((id, cx.waker().clone()));
+                None
+            }
         }
     }
 }

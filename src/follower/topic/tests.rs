@@ -161,14 +161,49 @@ fn what_one_subscriber_takes_is_there_for_the_other() {
 }
 
 /// A waker that uses the topic, as one does that drops the last hold on a task with a subscription.
+/// It counts how often it could.
 struct UsesTopic(Arc<Topic>, AtomicUsize);
 
-impl Wake for UsesTopic {
-    fn wake(self: Arc<Self>) {
+impl UsesTopic {
+    fn look(&self) {
         if self.0.inner.try_lock().is_ok() {
             self.1.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+impl Wake for UsesTopic {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
+}
+
+/// Uses the topic when it is dropped.
+struct UsedLast(Arc<UsesTopic>);
+
+impl Wake for UsedLast {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for UsedLast {
+    fn drop(&mut self) {
+        self.0.look();
+    }
+}
+
+#[test]
+fn wakers_may_use_the_topic_when_they_are_dropped() {
+    let topic = Arc::new(topic());
+    let uses_topic = Arc::new(UsesTopic(Arc::clone(&topic), AtomicUsize::new(0)));
+    let mut cursor = topic.cursor();
+    for _ in 0..2 {
+        let waker = Waker::from(Arc::new(UsedLast(Arc::clone(&uses_topic))));
+        assert!(topic.poll_event(&mut cursor, &mut Context::from_waker(&waker)).is_pending());
+        assert!(topic.poll_item(&cursor, &mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(uses_topic.1.load(Ordering::Relaxed), 1, "the second took the first one's place");
+    topic.leave(&cursor);
+    assert_eq!(uses_topic.1.load(Ordering::Relaxed), 2);
 }
 
 #[test]

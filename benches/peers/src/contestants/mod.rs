@@ -9,6 +9,7 @@ mod raw;
 mod redis;
 #[cfg(feature = "tarpc")]
 mod tarpc;
+mod tasks;
 #[cfg(feature = "tonic")]
 mod tonic;
 
@@ -25,7 +26,7 @@ pub(crate) use self::ours::{OursVec, follow, lead};
 pub(crate) use self::tarpc::Tarpc;
 #[cfg(feature = "tonic")]
 pub(crate) use self::tonic::Tonic;
-pub(crate) use self::{nats::Nats, ours::Ours, raw::Raw, redis::Redis};
+pub(crate) use self::{nats::Nats, ours::Ours, raw::Raw, redis::Redis, tasks::RawTasks};
 
 /// A contestant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub(crate) enum Who {
     Ours,
     /// Ours, with `Vec<u8>` for what is else `Bytes`.
     OursVec,
+    /// Raw, where each call is a task's.
+    RawTasks,
     Tonic,
     Tarpc,
     Nats,
@@ -45,10 +48,11 @@ pub(crate) enum Who {
 }
 
 impl Who {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Raw,
         Self::Ours,
         Self::OursVec,
+        Self::RawTasks,
         Self::Tonic,
         Self::Tarpc,
         Self::Nats,
@@ -63,6 +67,7 @@ impl Who {
             Self::Raw => "raw-tcp",
             Self::Ours => "ours",
             Self::OursVec => "ours-vec",
+            Self::RawTasks => "raw-tasks",
             Self::Tonic => "tonic",
             Self::Tarpc => "tarpc",
             Self::Nats => "nats",
@@ -79,7 +84,8 @@ impl Who {
 
     /// Whether its failure is that of the bench.
     pub(crate) fn is_essential(self) -> bool {
-        self.is_raw() || matches!(self, Self::Ours | Self::OursVec | Self::OursThreads)
+        self.is_raw()
+            || matches!(self, Self::RawTasks | Self::Ours | Self::OursVec | Self::OursThreads)
     }
 
     fn is_raw(self) -> bool {
@@ -134,7 +140,8 @@ pub(crate) fn foreign(child: &Child) -> Option<Command> {
 pub(crate) async fn serve(child: &Child) -> Result<()> {
     let (source, control) = Source::open().await?;
     let port = match child.who {
-        Who::Raw | Who::RawThreads => raw::serve(source).await?,
+        Who::Raw | Who::RawThreads => raw::serve(source, None).await?,
+        Who::RawTasks => raw::serve(source, Some(tasks::echo)).await?,
         Who::Ours | Who::OursVec | Who::OursThreads => {
             let (port, _leader) = lead(source).await?;
             return serve_until_closed(port, control, None).await;

@@ -54,22 +54,26 @@ fn tag(frame: &[u8]) -> Result<u64> {
     Ok(u64::from_be_bytes(*frame.first_chunk().ok_or("a frame without a tag")?))
 }
 
-/// Answers and gives values, each connection in a task of its own; the port.
-pub(super) async fn serve(source: Source) -> Result<u16> {
+/// What a server makes of the payload of a small call.
+pub(super) type Echo = fn(&[u8]) -> Result<Vec<u8>>;
+
+/// Answers and gives values, each connection in a task of its own; the port. Without a method small
+/// calls get their own frame back.
+pub(super) async fn serve(source: Source, method: Option<Echo>) -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let port = listener.local_addr()?.port();
     let hub = Hub::start(&source, |value| frame(0, &value));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             if let Ok(socket) = framed(stream) {
-                tokio::spawn(connection(socket, hub.clone()));
+                tokio::spawn(connection(socket, hub.clone(), method));
             }
         }
     });
     Ok(port)
 }
 
-async fn connection(mut socket: Socket, hub: Hub) -> Result<()> {
+async fn connection(mut socket: Socket, hub: Hub, method: Option<Echo>) -> Result<()> {
     // The last large answer; the next one is likely to be the same.
     let mut large = Bytes::new();
     while let Some(frame) = socket.next().await {
@@ -82,6 +86,8 @@ async fn connection(mut socket: Socket, hub: Hub) -> Result<()> {
             }
             let answer = if tag & LARGE != 0 {
                 answer_large(&mut large, tag, &frame)?
+            } else if let Some(method) = method {
+                self::frame(tag, &method(&frame[TAG..])?)
             } else {
                 frame.freeze()
             };

@@ -17,6 +17,9 @@ pub(crate) const THROUGHPUT: &str = "throughput";
 /// Who can be called.
 const CALLERS: [Who; 5] = [Who::Raw, Who::Ours, Who::Tonic, Who::Tarpc, Who::Node];
 
+/// Who calls with many in flight.
+const MANY: [Who; 6] = [Who::Raw, Who::RawTasks, Who::Ours, Who::Tonic, Who::Tarpc, Who::Node];
+
 /// Raw and ours on both kinds of runtime.
 const RUNTIMES: [Who; 4] = [Who::Raw, Who::Ours, Who::RawThreads, Who::OursThreads];
 
@@ -31,7 +34,7 @@ pub(crate) fn latency(plan: &Plan) -> Result<Vec<Row>> {
 }
 
 pub(crate) fn throughput(plan: &Plan) -> Result<Vec<Row>> {
-    let one = Contest { n: 256, ..Contest::new(THROUGHPUT, &CALLERS, 200_000) };
+    let one = Contest { n: 256, ..Contest::new(THROUGHPUT, &MANY, 200_000) };
     let four = Contest { clients: 4, n: 64, ..one.clone() };
     let mut rows = Vec::new();
     for (contest, workload, goal) in [

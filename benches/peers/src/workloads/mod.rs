@@ -9,7 +9,7 @@ mod large;
 pub(crate) mod recovery;
 
 use crate::{
-    contestants::{Nats, Ours, OursVec, Raw, Redis, Who},
+    contestants::{Nats, Ours, OursVec, Raw, RawTasks, Redis, Who},
     harness::{Child, Plan, Result},
     report::Row,
 };
@@ -62,6 +62,7 @@ pub(crate) async fn client(child: &Child) -> Result<()> {
         Who::Raw | Who::RawThreads => calls::client::<Raw>(child).await,
         Who::Ours | Who::OursThreads => calls::client::<Ours>(child).await,
         Who::OursVec => calls::client::<OursVec>(child).await,
+        Who::RawTasks => calls::client::<RawTasks>(child).await,
         #[cfg(feature = "tonic")]
         Who::Tonic => calls::client::<crate::contestants::Tonic>(child).await,
         #[cfg(feature = "tarpc")]
