@@ -62,8 +62,15 @@ fn is_closed(meta: &fs::Metadata) -> bool {
 }
 
 fn failed(directory: &Path, error: &io::Error) -> Error {
-    let what = format_args!("the directory {} can't be used", directory.display());
-    Error::io(what, error)
+    let directory = directory.display();
+    if error.kind() == io::ErrorKind::NotFound {
+        let what = format_args!(
+            "the directory {directory} can't be made; make the one above it, or choose another place \
+             with XDG_RUNTIME_DIR"
+        );
+        return Error::io(what, error);
+    }
+    Error::io(format_args!("the directory {directory} can't be used"), error)
 }
 
 #[cfg(test)]
@@ -78,6 +85,8 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = base.path().join("run");
         assert_eq!(check(&directory).unwrap_err().kind(), ErrorKind::Io);
+        let error = own(&directory.join("below")).unwrap_err().to_string();
+        assert!(error.contains("choose another place with XDG_RUNTIME_DIR"), "{error}");
         own(&directory).unwrap();
         own(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o750)).unwrap();

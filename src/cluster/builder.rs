@@ -3,6 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use super::{
     Cluster, ClusterClient, Inner, ProxyCore, Role,
@@ -115,7 +116,8 @@ impl<T: ClusterClient> Builder<T> {
     ///
     /// Why the client can't be connected; [`ErrorKind::PortBusy`], [`ErrorKind::ChannelTaken`]; in
     /// a follower why no leader was found within `create_timeout` (default 10 s), or its refusal.
-    /// It can be tried again.
+    /// It can be tried again. [`ErrorKind::Config`] outside of a tokio runtime, which the client
+    /// lives on; it needs its timer and its I/O. What is made then can be used anywhere.
     ///
     /// # Cancel safety
     ///
@@ -140,6 +142,11 @@ impl<T: ClusterClient> Builder<T> {
 
     async fn start(self, client: Option<T::Options>) -> Result<Cluster<T>> {
         self.options.check()?;
+        if Handle::try_current().is_err() {
+            let reason =
+                "a client lives on a tokio runtime; create it in one, as in #[tokio::main]";
+            return Err(Error::config(reason).with_channel(&self.channel));
+        }
         let lead = LeadCell::default();
         let (port, dial, liveness): (_, Box<dyn Dial>, _) = match (self.role, client) {
             (Role::Follower, _) => {

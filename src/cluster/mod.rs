@@ -29,7 +29,7 @@ pub use self::{
     subscription::{Change, Subscription},
 };
 pub use crate::follower::SubscriptionState as State;
-use crate::{error::Error, leader::LeaderStats};
+use crate::{connection::timeout_anywhere, error::Error, leader::LeaderStats};
 
 /// Longest time to say goodbye to a leader that does not read.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -38,17 +38,26 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[cfg(all(unix, feature = "process"))]
 const LEAVE: Duration = Duration::from_secs(8);
 
+/// Longest time to wait for the leader that takes over, to withdraw from it what was published.
+#[cfg(all(unix, feature = "process"))]
+const NEXT_LEADER: Duration = Duration::from_secs(3);
+
 /// Leaves all channels, because what this process was for is over: what it published is withdrawn
-/// at once, and the real clients that it has are closed, whoever holds on to them. After a hand-over
-/// nothing is left to be withdrawn; one that is under way is waited for.
+/// at once, and the real clients that it has are closed, whoever holds on to them. A leader that
+/// hands its channels over withdraws nothing, and is waited for; a follower waits up to 3 s for the
+/// one that takes over, which alone can withdraw what it published.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: the rest is done in the background, as long as there is a runtime.
 #[cfg(all(unix, feature = "process"))]
-pub(crate) async fn leave_all() {
+pub(crate) async fn leave_all(role: Role) {
     let leave = async {
         lead::handed_over().await;
+        // What a leader published itself, the next one publishes as well.
+        if role != Role::Leader {
+            let _ = tokio::time::timeout(NEXT_LEADER, crate::follower::meet_next_leaders()).await;
+        }
         // As in `Cluster::close`.
         let _ = tokio::time::timeout(GOODBYE, crate::follower::close_all()).await;
         lead::close_all().await;
@@ -79,6 +88,9 @@ pub enum Role {
 /// functions, as [`Cluster::close`], so that no name of the client's is taken. Cloning is cheap;
 /// the clones are one client. When the last clone and the last subscription are dropped, the
 /// process leaves the channel: its subscriptions end and what it published is withdrawn.
+///
+/// It lives on the tokio runtime that it was made in, and can be used anywhere: in other runtimes, and
+/// in threads without any.
 ///
 /// # Examples
 ///
@@ -139,7 +151,9 @@ impl<T: ClusterClient> Cluster<T> {
         let _release = ReleaseOnDrop(&this.0.lead);
         follower.close();
         // One that does not read the goodbye is left without it.
-        let _ = tokio::time::timeout(GOODBYE, follower.closed()).await;
+        if let Ok(closed) = timeout_anywhere(Some(follower.runtime()), GOODBYE, follower.closed()) {
+            let _ = closed.await;
+        }
         this.0.lead.release().await;
     }
 

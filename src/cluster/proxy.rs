@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{Deliveries, Subscription, subscription::mismatch};
 use crate::{
     codec::{ArgsWriter, Decode},
+    connection::timeout_anywhere,
     error::Error,
     follower::{Asked, Follower, TopicHandle},
     spec::{Failure, Reply},
@@ -121,9 +122,9 @@ impl ProxyCore {
         let (sender, answer) = oneshot::channel();
         let handle = self.0.subscribe(method, args, Some(sender));
         let timeout = self.0.options().call_timeout;
-        let answer = tokio::time::timeout(timeout, answer).await;
         let named = |error| self.name_error(method, error);
-        match answer {
+        let answer = timeout_anywhere(Some(self.0.runtime()), timeout, answer).map_err(named)?;
+        match answer.await {
             Ok(Ok(Ok(()))) => Ok(handle),
             Ok(Ok(Err(Failure::Client(error, value)))) => Err(Failure::Client(named(error), value)),
             Ok(Ok(Err(Failure::Cluster(error)))) => Err(named(error).into()),

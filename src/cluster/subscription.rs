@@ -12,10 +12,14 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use tokio::{runtime::Handle, task::AbortHandle};
+use tokio::{
+    runtime::{self, Handle},
+    task::AbortHandle,
+};
 
 use crate::{
     codec::Decode,
+    connection::timeout_anywhere,
     error::{Error, ErrorKind, Result},
     follower::{Cursor, Decoded, Decoder, Entry, Event, SubscriptionState as State, TopicHandle},
     options::Options,
@@ -106,11 +110,14 @@ impl<T> Clone for Change<T> {
 }
 
 /// A task that feeds a fake.
-struct Feed(AbortHandle);
+struct Feed {
+    task: AbortHandle,
+    runtime: runtime::Id,
+}
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -147,7 +154,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             topic.close(Error::closed("the stream of the fake"));
         };
         let feed = match Handle::try_current() {
-            Ok(runtime) => Some(Arc::new(Feed(runtime.spawn(feed).abort_handle()))),
+            Ok(runtime) => Some(Arc::new(Feed {
+                task: runtime.spawn(feed).abort_handle(),
+                runtime: runtime.id(),
+            })),
             Err(_) => {
                 handle.topic.close(Error::config("a fake needs a tokio runtime"));
                 None
@@ -174,14 +184,17 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         loop {
             let change = match std::task::ready!(self.handle.topic.poll_event(&mut self.cursor, cx))
             {
-                Event::Value { entry, missed } => match self.decode(&entry) {
-                    Ok(value) => Change::Value { value, missed },
-                    Err(error) => {
-                        // The topic shows it as stale until a value comes that decodes.
-                        self.handle.topic.note_undecodable(&entry, error);
-                        continue;
+                Event::Value { value, missed } => {
+                    let seq = value.seq();
+                    match self.typed(value.decode(self.decoder)) {
+                        Ok(value) => Change::Value { value, missed },
+                        Err(error) => {
+                            // The topic shows it as stale until a value comes that decodes.
+                            self.handle.topic.note_undecodable(seq, error);
+                            continue;
+                        }
                     }
-                },
+                }
                 Event::Live { entry: Some(entry) } => match self.decode(&entry) {
                     Ok(value) => Change::Live { value },
                     Err(_) => continue,
@@ -235,7 +248,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 }
             }
         };
-        match tokio::time::timeout(timeout, first).await {
+        let home = match (self.handle.follower(), &self.feed) {
+            (Some(follower), _) => Some(follower.runtime()),
+            (None, feed) => feed.as_ref().map(|feed| feed.runtime),
+        };
+        match timeout_anywhere(home, timeout, first)?.await {
             Ok(result) => result,
             Err(_) => {
                 let late = self.name_error(Error::timeout(timeout, "no value has come"));
@@ -259,7 +276,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 Ok(value) => return Some(value),
                 // One that does not decode leaves the one before in force, and stale.
                 Err(error) => {
-                    self.handle.topic.note_undecodable(&entry, error);
+                    self.handle.topic.note_undecodable(entry.seq(), error);
                     entry = self.handle.topic.before(&entry)?;
                 }
             }
@@ -273,8 +290,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     fn decode(&self, entry: &Entry) -> Result<Arc<T>> {
-        let decoded = entry.decode(self.decoder).and_then(downcast);
-        decoded.map_err(|error| self.name_error(mismatch(&error)))
+        self.typed(entry.decode(self.decoder))
+    }
+
+    fn typed(&self, decoded: Result<Decoded>) -> Result<Arc<T>> {
+        decoded.and_then(downcast).map_err(|error| self.name_error(mismatch(&error)))
     }
 
     fn name_error(&self, error: Error) -> Error {

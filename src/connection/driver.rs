@@ -26,9 +26,12 @@ use crate::{
     },
 };
 
-/// Bytes read, or written, before other tasks get their turn. Few enough that what was read is still
-/// in the cache when its readers come to it.
-const TURN: usize = 64 << 10;
+/// Bytes read before other tasks get their turn: a read that is offered all of its buffer is one. Few
+/// enough that what was read is still in the cache when its readers come to it.
+const READ_TURN: usize = 48 << 10;
+
+/// Bytes written before other tasks get their turn.
+const WRITE_TURN: usize = 128 << 10;
 
 /// How long a link that is to close may take to write what is queued.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -107,7 +110,7 @@ struct Driver<'a, S, E> {
 impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let mut read_in_turn = 0;
-        while read_in_turn < TURN {
+        while read_in_turn < READ_TURN {
             // What is queued from here on is written below, so that nobody need wake this task.
             drop(self.link.0.waker.take());
             // Reading comes before the timer: a process that was frozen or busy sees what the
@@ -159,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         let read = match missing {
             // What a part lacks is read to where it belongs.
             Some((part, bytes)) => {
-                poll_read_buf(stream, cx, &mut self.assembler.room(part, bytes)?)
+                poll_read_buf(stream, cx, &mut self.assembler.room_and_beyond(part, bytes)?)
             }
             None => poll_read_buf(stream, cx, &mut self.reader.room()),
         };
@@ -174,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         self.link.note_heard(now);
         self.endpoint.on_heard(now);
         let taken = match missing {
-            Some((part, _)) => self.take_of_part(part, read),
+            Some((part, bytes)) => self.take_of_part(part, bytes, read),
             None => {
                 self.reader.filled(read);
                 self.take_packets()
@@ -190,14 +193,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
         taken
     }
 
-    /// So much of a part was read to where it belongs.
-    fn take_of_part(&mut self, stream: u64, read: usize) -> Result<()> {
-        self.reader.skip(read);
-        if let Some(whole) = self.assembler.filled(stream, read)? {
-            self.endpoint.on_packet(whole)?;
-            self.endpoint.on_all_taken();
+    /// What a part lacks was read to where it belongs, or some of it, or more than that.
+    fn take_of_part(&mut self, stream: u64, missing: usize, read: usize) -> Result<()> {
+        let beyond = read.saturating_sub(missing);
+        if beyond > 0 {
+            self.assembler.move_beyond(stream, beyond, &mut self.reader);
         }
-        Ok(())
+        self.reader.skip(read - beyond);
+        if let Some(whole) = self.assembler.filled(stream, read - beyond)? {
+            self.endpoint.on_packet(whole)?;
+        }
+        self.take_packets()
     }
 
     fn take_each_packet(&mut self) -> Result<()> {
@@ -269,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
             if !self.batch.is_staged() && !self.stage() {
                 return Poll::Ready(Ok(Written::All));
             }
-            if written_in_turn >= TURN {
+            if written_in_turn >= WRITE_TURN {
                 return Poll::Ready(Ok(Written::ATurn));
             }
             let mut slices = [IoSlice::new(&[]); Batch::MAX_PIECES];

@@ -21,7 +21,12 @@ use std::{
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-pub(crate) use self::{backoff::Backoff, driver::drive, service::service, socket::prepare};
+pub(crate) use self::{
+    backoff::Backoff,
+    driver::drive,
+    service::{service, timeout_anywhere},
+    socket::prepare,
+};
 use crate::{
     codec::Encoded,
     error::{Error, ErrorKind, Result},

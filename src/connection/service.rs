@@ -1,9 +1,12 @@
 //! The one small thread of a process for what user code must not be able to block: accepting,
 //! handshakes, and the liveness links.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::{
+    runtime::{Builder, Handle, Id},
+    time::{Timeout, timeout},
+};
 
 use crate::error::{Error, Result};
 
@@ -17,6 +20,24 @@ static SERVICE: OnceLock<Result<Handle>> = OnceLock::new();
 /// The operating system gives no thread or no poll descriptor. This is final for the process.
 pub(crate) fn service() -> Result<Handle> {
     SERVICE.get_or_init(start).clone()
+}
+
+/// As tokio's `timeout`, for what may be awaited anywhere: in another runtime than that of `home`, which
+/// may have no timer, or in none at all. There the timer is that of the service thread, which runs
+/// though the runtime at home may be blocked.
+///
+/// # Errors
+///
+/// As [`service`].
+pub(crate) fn timeout_anywhere<F: Future>(
+    home: Option<Id>,
+    limit: Duration,
+    future: F,
+) -> Result<Timeout<F>> {
+    let is_home = Handle::try_current().is_ok_and(|here| Some(here.id()) == home);
+    let service = if is_home { None } else { Some(service()?) };
+    let _context = service.as_ref().map(Handle::enter);
+    Ok(timeout(limit, future))
 }
 
 fn start() -> Result<Handle> {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant};
 
 use super::{Follower, Shared, State, requests::MAX_CALLS};
 use crate::{
@@ -295,6 +295,18 @@ impl Room {
     }
 }
 
+impl State {
+    /// A call is over. True: one who waits is to be [given](Shared::give_room) its room.
+    #[must_use]
+    fn make_room(&mut self) -> bool {
+        let is_waited_for = self.room.waiting > 0;
+        if !is_waited_for {
+            self.room.free += 1;
+        }
+        is_waited_for
+    }
+}
+
 impl Shared {
     fn timeout(&self, method: usize) -> Duration {
         self.spec.methods[method].timeout.unwrap_or(self.options.call_timeout)
@@ -342,10 +354,11 @@ impl Shared {
             return Err(Refused::Full(Box::new(pending)));
         };
         state.room.free = free;
-        self.put(&mut state, pending, left, waker).map_err(|error| {
-            self.make_room(&mut state);
-            Refused::With(error)
-        })
+        let put = self.put(&mut state, pending, left, waker);
+        let is_waited_for = put.is_err() && state.make_room();
+        drop(state);
+        self.give_room(is_waited_for);
+        put.map_err(Refused::With)
     }
 
     /// As [`Shared::start`], for one that was counted as waiting.
@@ -365,25 +378,27 @@ impl Shared {
             }
         }
         let waits = Waits(self);
-        let permit = timeout_at(pending.deadline, self.in_flight.acquire())
-            .await
-            .map_err(|_| self.too_many(timeout))?
+        let permit = self
+            .until(pending.deadline, self.in_flight.acquire())
+            .await?
+            .ok_or_else(|| self.too_many(timeout))?
             .map_err(|_| self.closed())?;
         permit.forget();
         drop(waits);
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let left = pending.deadline.saturating_duration_since(Instant::now());
         let mut state = self.lock();
-        self.put(&mut state, pending, left, waker).inspect_err(|_| self.make_room(&mut state))
+        let put = self.put(&mut state, pending, left, waker);
+        let is_waited_for = put.is_err() && state.make_room();
+        drop(state);
+        self.give_room(is_waited_for);
+        put
     }
 
-    /// A call is over.
-    #[inline]
-    fn make_room(&self, state: &mut State) {
-        if state.room.waiting > 0 {
+    /// Gives the room of a call that is over to one who waits, without the lock, as all are woken.
+    fn give_room(&self, is_waited_for: bool) {
+        if is_waited_for {
             self.in_flight.add_permits(1);
-        } else {
-            state.room.free += 1;
         }
     }
 
@@ -443,7 +458,7 @@ impl Shared {
     /// Nobody waits for this call any more.
     fn cancel(&self, id: u64, cancels: bool) {
         let mut state = self.lock();
-        self.make_room(&mut state);
+        let is_waited_for = state.make_room();
         let is_linked = state.link_of(id).is_some();
         // Wakers are dropped without the lock: one may be the last that keeps a task with calls.
         if !cancels && is_linked {
@@ -452,17 +467,19 @@ impl Shared {
             let waker = state.requests.abandon(id);
             if waker.is_some() {
                 drop(state);
-                return drop(waker);
+                return self.give_room(is_waited_for);
             }
         }
         let waker = state.requests.close(id);
         if waker.is_some()
             && let Some(link) = state.link_of(id)
         {
-            let _ = link.send(Frame::new(id, pb::Cancel {}).in_order(), None);
+            // Never refused: there are no more of them than of the calls that were queued.
+            let _ = link.replay(Frame::new(id, pb::Cancel {}).in_order(), None);
         }
         state.leave_if_done();
         drop(state);
+        self.give_room(is_waited_for);
         drop(waker);
     }
 
@@ -490,8 +507,8 @@ impl Answer<'_> {
     /// With a timer of its own, which goes on though the runtime of the follower may be blocked.
     async fn in_time(self) -> Reply {
         let (shared, method, deadline) = (self.shared, self.method, self.deadline);
-        let reply = timeout_at(deadline, self).await;
-        reply.unwrap_or_else(|_| Err(shared.timed_out(method).into()))
+        let reply = shared.until(deadline, self).await?;
+        reply.unwrap_or_else(|| Err(shared.timed_out(method).into()))
     }
 }
 
@@ -505,8 +522,9 @@ impl Future for Answer<'_> {
         let mut state = self.shared.lock();
         match state.requests.poll_answer(self.id, cx.waker(), &mut stale) {
             Poll::Ready(Some(reply)) => {
-                self.shared.make_room(&mut state);
+                let is_waited_for = state.make_room();
                 drop(state);
+                self.shared.give_room(is_waited_for);
                 self.is_over = true;
                 Poll::Ready(reply)
             }

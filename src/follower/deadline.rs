@@ -7,6 +7,7 @@ use tokio::{
 };
 
 use super::{Shared, State};
+use crate::{connection::timeout_anywhere, error::Result};
 
 impl Shared {
     /// Wakes callers when their time is up, for as long as the follower's task runs.
@@ -38,9 +39,19 @@ impl Shared {
         }
     }
 
-    /// Whether the follower's task watches the deadlines of who calls from here. Another runtime has
-    /// a timer of its own, which goes on though the follower's may be blocked.
+    /// Whether the follower's task watches the deadlines of who calls from here. Elsewhere there is a
+    /// timer that goes on though the follower's runtime may be blocked.
     pub(super) fn watches_deadlines_here(&self) -> bool {
-        Handle::try_current().map_or(true, |here| here.id() == self.runtime)
+        Handle::try_current().is_ok_and(|here| here.id() == self.runtime)
+    }
+
+    /// Waits until then, wherever it is called.
+    pub(super) async fn until<F: Future>(
+        &self,
+        deadline: Instant,
+        future: F,
+    ) -> Result<Option<F::Output>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        Ok(timeout_anywhere(Some(self.runtime), left, future)?.await.ok())
     }
 }

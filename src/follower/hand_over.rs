@@ -17,6 +17,7 @@ impl Shared {
         let link = registered.link;
         state.leaving = Some(Leaving { link, last_id, is_done: false });
         state.handed_over.push(registered.generation);
+        state.awaits_next = true;
         for (_, pending) in state.requests.calls_mut().filter(|(id, _)| *id > last_id) {
             pending.is_sent = false;
         }

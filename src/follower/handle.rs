@@ -88,5 +88,7 @@ impl Shared {
             let frame = Frame::new(entry.request, pb::Unsubscribe {}).in_order();
             let _ = registered.link.replay(frame, None);
         }
+        drop(state);
+        drop(entry);
     }
 }

@@ -170,6 +170,7 @@ impl Shared {
         }
         self.reach.up(link.clone());
         let generation = self.reach.generation();
+        state.awaits_next = false;
         state.link = Some(Registered {
             link: link.clone(),
             generation,
@@ -246,12 +247,12 @@ impl Shared {
     /// A publication was refused when it was sent again. It stays what this process wants
     /// published, so it is tried until it is taken or withdrawn.
     fn replay_later(self: &Arc<Self>, generation: u64, key: (usize, Bytes), failures: u32) {
-        self.later(generation, failures, move |shared, state| {
+        self.later(generation, failures, move |shared, mut state| {
             if state.requests.calls().any(|(_, pending)| pending.concerns(&key)) {
                 // It must not overtake what was asked for since.
                 shared.replay_later(generation, key, failures);
             } else {
-                shared.send_replay(state, key, failures);
+                shared.send_replay(&mut state, key, failures);
             }
         });
     }
@@ -261,16 +262,16 @@ impl Shared {
         self: &Arc<Self>,
         generation: u64,
         failures: u32,
-        send: impl FnOnce(&Arc<Self>, &mut State) + Send + 'static,
+        send: impl FnOnce(&Arc<Self>, MutexGuard<'_, State>) + Send + 'static,
     ) {
         let shared = Arc::clone(self);
         let (shortest, longest) = shared.options.reconnect;
         let pause = shortest.saturating_mul(1 << failures.min(16)).min(longest);
         tokio::spawn(async move {
             sleep(pause).await;
-            let mut state = shared.lock();
+            let state = shared.lock();
             if state.link.as_ref().is_some_and(|link| link.generation == generation) {
-                send(&shared, &mut state);
+                send(&shared, state);
             }
         });
     }
@@ -388,8 +389,11 @@ impl LinkEnd<'_> {
             let (topic, refusals) = (Arc::clone(&entry.topic), entry.refusals);
             drop(state);
             topic.refused(error);
-            let again = move |shared: &Arc<Shared>, state: &mut State| {
-                shared.send_subscribe(state, id);
+            topic.wake();
+            let again = move |shared: &Arc<Shared>, mut state: MutexGuard<'_, State>| {
+                shared.send_subscribe(&mut state, id);
+                drop(state);
+                topic.wake();
             };
             return self.shared.later(self.generation, refusals, again);
         }
@@ -416,9 +420,7 @@ impl LinkEnd<'_> {
         known.push(Arc::downgrade(&topic));
         entry.is_accepted = true;
         entry.refusals = 0;
-        for answer in entry.answers.drain(..) {
-            let _ = answer.send(Ok(()));
-        }
+        let answers = std::mem::take(&mut entry.answers);
         if self.numbers.len() > 2 * state.topics.len() {
             self.numbers.retain(|_, topics| topics.iter().any(|topic| topic.strong_count() > 0));
         }
@@ -428,6 +430,10 @@ impl LinkEnd<'_> {
             let room = u32::try_from(self.shared.options.deliver_window).unwrap_or(u32::MAX);
             let open = pb::Settle { item: 0, done: true, room };
             let _ = registered.link.replay(Frame::new(id, open), None);
+        }
+        drop(state);
+        for answer in answers {
+            let _ = answer.send(Ok(()));
         }
     }
 

@@ -18,6 +18,8 @@ mod link;
 mod liveness;
 mod reach;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod topic;
 
 use std::{
@@ -74,6 +76,28 @@ pub(crate) async fn close_all() {
     }
     for follower in &followers {
         follower.status.closed().await;
+    }
+}
+
+/// Waits for the next leaders of those who have published something, where the last leader handed its
+/// channel over: nobody else can withdraw it.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+#[cfg(all(unix, feature = "process"))]
+pub(crate) async fn meet_next_leaders() {
+    let followers: Vec<_> = FOLLOWERS.iter().filter_map(|follower| follower.upgrade()).collect();
+    for follower in followers {
+        let mut status = follower.status.subscribe();
+        let is_missed = {
+            let state = follower.lock();
+            state.awaits_next && !state.publications.is_empty()
+        };
+        if is_missed {
+            // An error means that it is gone.
+            let _ = status.wait_for(|status| !matches!(status, Status::Down(_))).await;
+        }
     }
 }
 
@@ -157,6 +181,8 @@ struct State {
     closed: Option<Error>,
     /// The link to a leader that goes. It is not `link` any more, so that nothing new is sent on it.
     leaving: Option<Leaving>,
+    /// Whether the last leader said that another one takes its place, which is not there yet.
+    awaits_next: bool,
     /// The links whose leader went with a hand-over, one a reload: work items that came on them are
     /// still this process's.
     handed_over: Vec<u64>,
@@ -204,7 +230,8 @@ struct TopicEntry {
     is_accepted: bool,
     /// How often leaders have refused it since.
     refusals: u32,
-    /// Who waits for the leader's answer to the first request.
+    /// Who waits for the leader's answer to the first request. They are woken, and dropped, without
+    /// the lock, as all wakers are: what a waker runs or drops may use the follower.
     answers: Vec<oneshot::Sender<Result<(), Failure>>>,
 }
 
@@ -280,6 +307,11 @@ impl Follower {
         &self.shared().channel
     }
 
+    /// The runtime that drives the links.
+    pub(crate) fn runtime(&self) -> runtime::Id {
+        self.shared().runtime
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.shared().options
     }
@@ -344,20 +376,24 @@ impl Follower {
             && let Some(entry) = state.topics.get_mut(&id)
         {
             entry.subscribers += 1;
-            match answer {
-                Some(answer) if entry.is_accepted => drop(answer.send(Ok(()))),
-                answer => entry.answers.extend(answer),
-            }
-            return TopicHandle {
-                follower: Some(self.clone()),
-                id,
-                topic: Arc::clone(&entry.topic),
+            let topic = Arc::clone(&entry.topic);
+            let answered = if entry.is_accepted {
+                answer
+            } else {
+                entry.answers.extend(answer);
+                None
             };
+            drop(state);
+            if let Some(answer) = answered {
+                let _ = answer.send(Ok(()));
+            }
+            return TopicHandle { follower: Some(self.clone()), id, topic };
         }
         let reach = Arc::clone(&shared.reach);
         let topic = Arc::new(Topic::new((method, key.clone()), is_one, reach, bounds));
         // Only a new topic counts: one more subscriber to a known one costs the leader nothing.
         if let Some(error) = refusal.or_else(|| shared.too_many_topics(&state)) {
+            drop(state);
             let error = shared.name_error(method, error);
             topic.close(error.clone());
             if let Some(answer) = answer {
@@ -448,7 +484,8 @@ impl Shared {
         })
     }
 
-    /// Sends the subscribe request of a topic, if there is a link.
+    /// Sends the subscribe request of a topic, if there is a link. Its subscribers are to be woken
+    /// after it, without the lock.
     fn send_subscribe(&self, state: &mut State, topic: u64) {
         let Some(registered) = &state.link else { return };
         let Some(entry) = state.topics.get_mut(&topic) else { return };

@@ -62,15 +62,4 @@ impl Leader {
     fn links(&self) -> Vec<Link> {
         lock(&self.peers).values().cloned().collect()
     }
-
-    /// Ready when no follower is connected any more.
-    async fn all_left(&self) {
-        loop {
-            let left = self.peer_left.notified();
-            if lock(&self.peers).is_empty() {
-                return;
-            }
-            left.await;
-        }
-    }
 }

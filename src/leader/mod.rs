@@ -71,7 +71,8 @@ use crate::{
     spec::ChannelSpec,
 };
 
-/// How long withdrawing the publications may take, and after it closing the client: 5 s together.
+/// How long withdrawing the publications may take, with what else is under way; and after it closing
+/// the client: 5 s together.
 const WITHDRAW: Duration = Duration::from_secs(3);
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -121,8 +122,8 @@ pub(crate) struct Leader {
     last_peer: AtomicU64,
     stats: Stats,
     tasks: TaskTracker,
-    /// Tasks that a hand-over waits for, because nobody would do again what they do: oneway calls,
-    /// and what is withdrawn.
+    /// Tasks that the end of the leader waits for, because nobody would do again what they do: oneway
+    /// calls, and what is withdrawn.
     errands: TaskTracker,
     /// It hands the channel over: sessions take no more requests.
     leaving: AtomicBool,
@@ -301,8 +302,8 @@ impl Leader {
     fn say_goodbye(&self, link: &Link) {
         let reason = self.closed();
         let goodbye = pb::GoAway { reason: Some((&reason).into()), last_id: None };
-        // A link that takes no more is closing anyway.
-        let _ = link.send(Frame::new(0, goodbye), None);
+        // Also where much is queued already. An error means that the link is closed.
+        let _ = link.replay(Frame::new(0, goodbye), None);
         link.finish(reason);
     }
 
@@ -335,11 +336,33 @@ impl Leader {
         }
         // What the next leader is to have stays, though the hand-over was cut short.
         let withdraws = self.client().is_some() && !self.is_leaving();
-        if withdraws && timeout(WITHDRAW, self.withdraw_all()).await.is_err() {
-            let channel = &self.channel;
-            tracing::error!(%channel, "withdrawing took longer than {WITHDRAW:?}; giving up");
+        if withdraws && timeout(WITHDRAW, self.wind_up()).await.is_err() {
+            let (channel, errands) = (&self.channel, self.errands.len());
+            tracing::error!(%channel, errands, "ending took longer than {WITHDRAW:?}; giving up");
         }
         self.end().await;
+    }
+
+    /// Nothing stays published, and what nobody would do again is done.
+    async fn wind_up(&self) {
+        let errands = async {
+            // What was sent before the goodbye is taken yet.
+            self.all_left().await;
+            self.errands.close();
+            self.errands.wait().await;
+        };
+        tokio::join!(self.withdraw_all(), errands);
+    }
+
+    /// Ready when no follower is connected any more.
+    async fn all_left(&self) {
+        loop {
+            let left = self.peer_left.notified();
+            if lock(&self.peers).is_empty() {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// The real client goes, and after it the place.

@@ -49,6 +49,7 @@ mod control;
 mod name;
 mod reason;
 mod times;
+mod words;
 
 mod output;
 

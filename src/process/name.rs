@@ -34,7 +34,7 @@ impl fmt::Display for ProcessName {
 /// | code | process | meaning |
 /// | --- | --- | --- |
 /// | 0 | any | it was asked to stop, and did |
-/// | 1 | master | the start failed |
+/// | 1 | master | the start failed, its observer failed, or a process that was killed is not gone |
 /// | 1 | command line | it was not done, and says why |
 /// | 2 | command line | the arguments make no sense |
 /// | 3 | `status` | the instance does not run |

@@ -11,33 +11,34 @@
 //! SIGTERM nor the end of the link. It never logs: a log line can block on a full pipe, and the one
 //! promise of this thread is to be there when the master dies.
 
+mod lost;
+mod thread;
+
 use std::{
-    io::{self, Write},
     net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc as std_mpsc,
     },
-    thread,
     time::Duration,
 };
 
 use tokio::{
-    runtime,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
 };
+
+pub(super) use self::lost::refuse_orphan;
+use self::thread::{Control, start_thread};
 
 #[cfg(feature = "schedule")]
 use super::schedule::Jobs;
 use super::{
-    control::{CLUSTER_LISTENER, Reader, VERSION, Writer, split},
+    control::{CLUSTER_LISTENER, VERSION, split},
     inherit::Inheritance,
-    inspect,
-    lead::{Lead, LeadTeller, lead},
+    lead::{Lead, lead},
     messenger::Hub,
-    name::{Exit, ProcessName},
+    name::ProcessName,
     panics,
 };
 use crate::{
@@ -256,230 +257,5 @@ async fn wait_true(mut watched: watch::Receiver<bool>) {
     if watched.wait_for(|value| *value).await.is_err() {
         // The control thread is gone only when the process is about to be.
         std::future::pending().await
-    }
-}
-
-/// Starts the control thread and waits until it has its signal handler and its end of the link.
-fn start_thread(set_up: impl FnOnce() -> io::Result<Control> + Send + 'static) -> io::Result<()> {
-    let (started, outcome) = std_mpsc::channel();
-    thread::Builder::new().name("cluster-control".into()).spawn(move || {
-        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(started.send(Err(error))),
-        };
-        runtime.block_on(async {
-            match set_up() {
-                Ok(control) => {
-                    drop(started.send(Ok(())));
-                    control.run().await;
-                }
-                Err(error) => drop(started.send(Err(error))),
-            }
-        });
-    })?;
-    outcome.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")))
-}
-
-/// What the control thread owns.
-struct Control {
-    reader: Reader,
-    writer: Writer,
-    sigterm: Signal,
-    say: mpsc::UnboundedSender<Say>,
-    sayings: mpsc::UnboundedReceiver<Say>,
-    hub: Arc<Hub>,
-    stop: watch::Sender<bool>,
-    lead: LeadTeller,
-    cluster_ready: watch::Sender<bool>,
-    asked: watch::Sender<u64>,
-    panicked: watch::Receiver<Panicked>,
-    #[cfg(feature = "schedule")]
-    jobs: Arc<Jobs>,
-}
-
-impl Control {
-    async fn run(self) {
-        let Self { mut reader, writer, mut sigterm, say, sayings, .. } = self;
-        let Self { hub, stop, lead, cluster_ready, asked, panicked, .. } = self;
-        #[cfg(feature = "schedule")]
-        let jobs = self.jobs;
-        // Beside the rest, so that a master that is slow to read is heard nonetheless.
-        tokio::spawn(write(writer, sayings, Arc::clone(&hub)));
-        tokio::spawn(tell_panics(panicked, say.clone()));
-        loop {
-            tokio::select! {
-                frame = reader.read() => match frame {
-                    Ok(Body::ClusterReady(_)) => {
-                        hub.open();
-                        cluster_ready.send_replace(true);
-                    }
-                    Ok(Body::Inspect(inspect)) => {
-                        let say = say.clone();
-                        // On another thread, since it takes locks that the user's threads hold.
-                        tokio::task::spawn_blocking(move || {
-                            say_soon(&say, Body::Inspected(inspect::answer(inspect)));
-                        });
-                    }
-                    Ok(Body::Ping(ping)) => {
-                        say_soon(&say, Body::Pong(Pong { seq: ping.seq, runtime: false }));
-                        asked.send_replace(ping.seq);
-                    }
-                    Ok(Body::Lead(_)) => lead.give(),
-                    Ok(Body::Retire(retire)) => lead.retire(Duration::from_millis(retire.drain_ms)),
-                    Ok(body) => {
-                        // What nobody takes is what a newer master may say to a program that does
-                        // not know it.
-                        let rest = hub.hear(body);
-                        #[cfg(feature = "schedule")]
-                        if let Some(body) = rest {
-                            jobs.on_frame(body);
-                        }
-                        #[cfg(not(feature = "schedule"))]
-                        drop(rest);
-                    }
-                    Err(_) => lose_master(),
-                },
-                Some(()) = sigterm.recv() => drop(stop.send_replace(true)),
-            }
-        }
-    }
-}
-
-async fn write(mut writer: Writer, mut sayings: mpsc::UnboundedReceiver<Say>, hub: Arc<Hub>) {
-    loop {
-        let Say { body, written } = tokio::select! {
-            message = hub.next() => {
-                write_or_lose(&mut writer, message).await;
-                continue;
-            }
-            Some(say) = sayings.recv() => say,
-        };
-        // The last words come after the last messages. The hub is closed by now.
-        if matches!(body, Body::Ended(_)) {
-            while let Some(message) = hub.take() {
-                write_or_lose(&mut writer, message).await;
-            }
-        }
-        write_or_lose(&mut writer, body).await;
-        // Nobody may wait for it any more.
-        let _ = written.send(());
-    }
-}
-
-/// Tells the master of panics: of the first at once, of those that follow together.
-async fn tell_panics(mut panicked: watch::Receiver<Panicked>, say: mpsc::UnboundedSender<Say>) {
-    while panicked.changed().await.is_ok() {
-        let panics = panicked.borrow_and_update().clone();
-        // Gone only with the whole process.
-        let _ = say_soon(&say, Body::Panicked(panics)).await;
-        tokio::time::sleep(BETWEEN_PANICS).await;
-    }
-}
-
-/// The shortest time between two frames that tell of panics, however many there are.
-const BETWEEN_PANICS: Duration = Duration::from_secs(1);
-
-async fn write_or_lose(writer: &mut Writer, body: Body) {
-    if writer.write(body).await.is_err() {
-        lose_master();
-    }
-}
-
-/// Ends this process, and whatever it started that is still in its process group, because the
-/// master is gone. Does not return.
-fn lose_master() -> ! {
-    limit_exit();
-    kill_group_mates();
-    std::process::exit(Exit::LostMaster.code())
-}
-
-/// Ends this process because it is not what it seems: its master is gone already, or is not its
-/// parent. Does not return.
-pub(super) fn refuse_orphan() -> ! {
-    limit_exit();
-    // Where stderr is gone with the master, nobody is left to be told.
-    let _ = writeln!(
-        io::stderr(),
-        "the master that this process was started for is gone, or started it through another \
-         process; let `Master::builder().program(…)` name this program itself"
-    );
-    std::process::exit(Exit::LostMaster.code())
-}
-
-/// Handlers that run at exit are user code, and user code can hang, as can stderr. Then the process
-/// and its group are killed.
-fn limit_exit() {
-    // Where there is no thread to be had, the exit is as good as it is.
-    let _ = thread::Builder::new().name("cluster-exit".into()).spawn(|| {
-        thread::sleep(EXIT_LIMIT);
-        kill_own_group();
-    });
-}
-
-/// How long the handlers that run at exit may take once the master is gone.
-const EXIT_LIMIT: Duration = Duration::from_secs(1);
-
-fn kill_own_group() {
-    // An error means that there is no such group, and so nobody to kill.
-    let me = rustix::process::getpid();
-    let _ = rustix::process::kill_process_group(me, rustix::process::Signal::KILL);
-    let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
-}
-
-/// Kills the members of this process's group, but not this process, so that its exit code can tell
-/// what happened. Reads `/proc` until nobody is left, since one that is seen may be forking.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn kill_group_mates() {
-    use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process};
-
-    let me = getpid();
-    // A process that does not lead its group was not started by a master, and shares the group.
-    if getpgrp() != me {
-        return;
-    }
-    // A mate that is killed leaves the group when it is reaped, which may be late: what counts as
-    // new is a pid that was not killed yet.
-    let mut killed = std::collections::HashSet::new();
-    loop {
-        let Ok(processes) = std::fs::read_dir("/proc") else { return };
-        let mates: Vec<Pid> = processes
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(|pid| group_of(*pid) == Some(me.as_raw_pid()))
-            .filter_map(Pid::from_raw)
-            .filter(|pid| *pid != me && !killed.contains(pid))
-            .collect();
-        if mates.is_empty() {
-            return;
-        }
-        for mate in mates {
-            // It may be gone already.
-            let _ = kill_process(mate, Signal::KILL);
-            killed.insert(mate);
-        }
-    }
-}
-
-/// The process group of a process. The system call would do, but its safe wrapper can't express the
-/// group 0 that processes from outside of a container have.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn group_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may contain anything. After it: state, parent, group.
-    stat.rsplit_once(") ")?.1.split(' ').nth(2)?.parse().ok()
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn kill_group_mates() {}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_group_of_a_process_is_read_whatever_it_is() {
-        let me = rustix::process::getpid().as_raw_pid();
-        assert_eq!(group_of(me), Some(rustix::process::getpgrp().as_raw_pid()));
-        assert!(group_of(1).is_some());
-        assert_eq!(group_of(-1), None);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    cluster::leave_all,
+    cluster::{Role, leave_all},
     error::{Error, ErrorKind, Result},
     protocol::pb::{Done, Early, Ended, control::Body, ended::How},
 };
@@ -56,8 +56,8 @@ impl fmt::Debug for Roles {
 /// How long the last words to the master may take. They need no answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Lives the life of a child: runs its function, tells the master how it ended, and leaves the
-/// channels.
+/// Lives the life of a child: runs its function, waits for the runs of its jobs, leaves the channels,
+/// and tells the master how it ended, in this order.
 pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
     let missing = || Error::config(format!("{}: this program has no function for it", place.name));
     let function = match place.name {
@@ -97,11 +97,13 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             (How::Panicked(text), Err(error))
         }
     };
-    // What the function sent goes out before its last words; nothing more comes in.
+    // The runtime ends soon, and nothing that was left to the background would be done. A client that
+    // closes may still have something to send.
+    let role = if name == ProcessName::Agent { Role::Leader } else { Role::Follower };
+    leave_all(role).await;
+    // What was sent goes out before the last words; nothing more comes in.
     place.hub.close();
     place.say_within(Body::Ended(Ended { how: Some(how) }), LAST_WORDS).await;
-    // The runtime ends next, and nothing that was left to the background would be done.
-    leave_all().await;
     outcome
 }
 

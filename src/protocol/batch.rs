@@ -63,7 +63,7 @@ struct Large {
 
 impl Batch {
     /// Pieces in one `writev`.
-    pub(crate) const MAX_PIECES: usize = 64;
+    pub(crate) const MAX_PIECES: usize = 128;
 
     /// A batch for a peer that holds at most this many bytes of packets that are partly there.
     pub(crate) fn new(max_begun: usize) -> Self {

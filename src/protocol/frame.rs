@@ -228,6 +228,8 @@ pub(crate) struct FrameReader {
     room: usize,
     /// The part whose data is only partly here: its stream, and how much is missing.
     rest: Option<(u64, usize)>,
+    /// How much of `room` was left for the read that is under way.
+    offered: usize,
     /// What was read last was of a part, so that what comes next is likely to be of one, too.
     is_in_parts: bool,
 }
@@ -235,24 +237,40 @@ pub(crate) struct FrameReader {
 impl FrameReader {
     const ROOM: (usize, usize) = (4 << 10, 64 << 10);
 
-    /// The buffer to read into, with room reserved.
+    /// The buffer to read into, with room reserved: as much as is left of what is offered beside the
+    /// frame that is partly here, so that the buffer is used again as it is. While what was read
+    /// before is still in use there, what is left behind it will do, if that is not too little.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         self.room = self.room.clamp(Self::ROOM.0, Self::ROOM.1);
-        self.buffer.reserve(self.room);
+        let least = self.room / 4;
+        let most = self.room.saturating_sub(self.buffer.len()).max(least);
+        let left = |buffer: &BytesMut| buffer.capacity() - buffer.len();
+        if !self.buffer.try_reclaim(most) && left(&self.buffer) < least {
+            self.buffer.reserve(most);
+        }
+        self.offered = left(&self.buffer).min(most);
         &mut self.buffer
     }
 
     /// The buffer to read into, and how much: little where parts arrive, so that most of their data
     /// is left for [`FrameReader::missing`].
     pub(crate) fn room(&mut self) -> Limit<&mut BytesMut> {
-        let limit = if self.is_in_parts { Self::ROOM.0 } else { usize::MAX };
-        self.buffer().limit(limit)
+        if self.is_in_parts {
+            return self.buffer().limit(Self::ROOM.0);
+        }
+        self.buffer();
+        (&mut self.buffer).limit(self.offered)
     }
 
     /// The stream of the part that is only partly here and how much of it is missing, where that is
     /// worth a read of its own. Whoever reads it elsewhere says so with [`FrameReader::skip`].
     pub(crate) fn missing(&self) -> Option<(u64, usize)> {
         self.rest.filter(|(_, missing)| *missing >= Self::ROOM.0 && self.buffer.is_empty())
+    }
+
+    /// What was read elsewhere behind the end of a part.
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// So much of what is missing was read elsewhere.
@@ -265,7 +283,7 @@ impl FrameReader {
 
     /// Notes how much the last read brought.
     pub(crate) fn filled(&mut self, bytes: usize) {
-        if bytes >= self.room {
+        if bytes >= self.offered {
             self.room *= 2;
         } else if bytes < self.room / 4 {
             self.room /= 2;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{BufMut as _, Bytes, BytesMut, buf::Limit};
 
 use super::{
-    frame::decode,
+    frame::{FrameReader, decode},
     pb::{Packet, Part},
 };
 use crate::error::{Error, Result};
@@ -34,6 +34,9 @@ impl Assembler {
     /// A buffer that is full grows by this factor, up to the length of its packet: few copies, and
     /// no more memory than this many times what has arrived.
     const GROWTH: usize = 4;
+
+    /// Room for what follows a part: its head, and as much data as is not worth a read.
+    const BEYOND: usize = 4 << 10;
 
     /// So much of what was given is kept, until the next heartbeat, to be used again.
     const MAX_GIVEN: usize = 16 << 20;
@@ -89,9 +92,36 @@ impl Assembler {
         }
         if buffer.capacity() < len {
             let capacity = len.saturating_mul(Self::GROWTH).min(*total);
-            buffer.reserve(capacity - buffer.len());
+            // Room beyond its end is there from the start, so that it need not move for that.
+            let beyond = if capacity > Self::BEYOND { Self::BEYOND } else { 0 };
+            buffer.reserve(capacity + beyond - buffer.len());
         }
         Ok(buffer.limit(bytes))
+    }
+
+    /// As [`Assembler::room`], and a little more: a read that brings what a part lacks brings the head
+    /// of what follows along, so that it needs no read of its own.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn room_and_beyond(
+        &mut self,
+        stream: u64,
+        bytes: usize,
+    ) -> Result<Limit<&mut BytesMut>> {
+        let buffer = self.room(stream, bytes)?.into_inner();
+        buffer.reserve(bytes + Self::BEYOND);
+        Ok(buffer.limit(bytes + Self::BEYOND))
+    }
+
+    /// The last of the bytes that were written to a stream are not of it, but what follows.
+    pub(crate) fn move_beyond(&mut self, stream: u64, bytes: usize, to: &mut FrameReader) {
+        if let Some((_, buffer)) = self.streams.get_mut(&stream) {
+            let end = buffer.len() - bytes;
+            to.put(&buffer[end..]);
+            buffer.truncate(end);
+        }
     }
 
     /// So many bytes of a stream were written; gives the packet when they were the last.
@@ -209,6 +239,16 @@ mod tests {
     /// Packets of this length, each written and read as a driver does that reads what a part lacks to
     /// where it belongs, at most `cut` bytes at a time.
     fn read(assembler: &mut Assembler, len: usize, count: u64, cut: usize) -> Vec<Packet> {
+        read_beyond(assembler, len, count, cut, Assembler::BEYOND)
+    }
+
+    fn read_beyond(
+        assembler: &mut Assembler,
+        len: usize,
+        count: u64,
+        cut: usize,
+        beyond: usize,
+    ) -> Vec<Packet> {
         let mut batch = Batch::new(1 << 30);
         for id in 1..=count {
             let payload = Bytes::from(vec![id as u8; len]);
@@ -222,13 +262,15 @@ mod tests {
         let (mut stream, mut reader, mut seen) = (&stream[..], FrameReader::default(), Vec::new());
         while !stream.is_empty() {
             let missing = reader.missing();
-            let room = missing.map_or(usize::MAX, |(_, bytes)| bytes).min(cut).min(stream.len());
-            let (now, later) = stream.split_at(room);
+            let room = missing.map_or(usize::MAX, |(_, bytes)| bytes + beyond);
+            let (now, later) = stream.split_at(room.min(cut).min(stream.len()));
             stream = later;
             if let Some((part, bytes)) = missing {
-                assembler.room(part, bytes).unwrap().put_slice(now);
-                reader.skip(now.len());
-                seen.extend(assembler.filled(part, now.len()).unwrap());
+                assembler.room_and_beyond(part, bytes).unwrap().put_slice(now);
+                let beyond = now.len().saturating_sub(bytes);
+                assembler.move_beyond(part, beyond, &mut reader);
+                reader.skip(now.len() - beyond);
+                seen.extend(assembler.filled(part, now.len() - beyond).unwrap());
             } else {
                 reader.buffer().extend_from_slice(now);
             }
@@ -250,12 +292,14 @@ mod tests {
         for cut in [1, 7, 100, 4096, 5000, 70_000, 1 << 20] {
             let mut assembler = Assembler::new(1 << 20, 8 << 20);
             let len = if cut < 100 { PART + 100 } else { 300_000 };
-            let seen = read(&mut assembler, len, 3, cut);
-            assert_eq!(seen.len(), 6, "cut {cut}");
-            for packet in seen {
-                let is_large = packet.id <= 3;
-                assert_eq!(packet.payload.len(), if is_large { len } else { 0 });
-                assert!(packet.payload.iter().all(|byte| u64::from(*byte) == packet.id));
+            for beyond in [0, 1, 5, 13, 700, Assembler::BEYOND] {
+                let seen = read_beyond(&mut assembler, len, 3, cut, beyond);
+                assert_eq!(seen.len(), 6, "cut {cut}, beyond {beyond}");
+                for packet in seen {
+                    let is_large = packet.id <= 3;
+                    assert_eq!(packet.payload.len(), if is_large { len } else { 0 });
+                    assert!(packet.payload.iter().all(|byte| u64::from(*byte) == packet.id));
+                }
             }
         }
     }

@@ -116,6 +116,12 @@ impl Queue {
 
     /// Hands everything on.
     pub(crate) fn move_to(&mut self, batch: &mut Batch) {
+        if self.items.is_empty() {
+            if let Some(run) = batch.take_spare() {
+                self.spare = run;
+            }
+            return;
+        }
         let bytes = std::mem::take(&mut self.bytes);
         for item in self.items.drain(..) {
             batch.push_item(item);

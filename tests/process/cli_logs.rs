@@ -1,9 +1,9 @@
 //! Where the lines of a cluster go, and `logs`.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader},
-    process::Child,
+    process::{Child, Command},
 };
 
 use rustix::process::Signal;
@@ -21,6 +21,7 @@ tests![
     paths_are_taken_as_they_are,
     the_last_lines_are_shown_running_or_not,
     following_goes_on_after_a_rotation,
+    what_is_no_file_can_not_be_looked_back_at,
 ];
 
 fn every_line_says_who_wrote_it() {
@@ -120,6 +121,20 @@ fn following_goes_on_after_a_rotation() {
     wait("observed the end");
     drop(guard);
     until("the log is there", || home.log_path("one").exists());
+}
+
+fn what_is_no_file_can_not_be_looked_back_at() {
+    let home = Home::new("workers=1");
+    let pipe = home.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Somebody reads it, so that it can be written to.
+    let reads = File::options().read(true).write(true).open(&pipe).unwrap();
+    home.ok(&format!("start --daemon --title one --stdout {}", pipe.display()));
+    let ran = home.run("logs --title one");
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("it is a FIFO and no file"), "{ran:#?}");
+    home.ok("stop --title one");
+    drop(reads);
 }
 
 /// Ends a command that would go on for ever.

@@ -144,6 +144,7 @@ fn a_reload_replaces_all_and_a_failing_one_says_why() {
     let before = home.status("one");
     let ran = home.run("reload --title one");
     assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.starts_with("can't reload one: worker 0 (pid "), "said once: {ran:#?}");
     assert!(ran.stderr.contains("no upstream for the fixture"), "{ran:#?}");
     let after = home.status("one");
     assert_eq!(pid(&before, "worker", 0), pid(&after, "worker", 0), "the old one serves");
@@ -161,8 +162,10 @@ fn the_number_of_workers_can_be_changed() {
     let count = || home.status("one")["processes"].as_array().unwrap().len();
     assert_eq!(home.ok("scale 3 --title one"), "one has 3 workers\n");
     assert_eq!(count(), 4);
-    home.ok("scale 1 --title one");
+    assert_eq!(home.ok("scale 1 --title one"), "one has 1 worker\n");
     assert_eq!(count(), 2);
+    let table = home.ok("status --title one");
+    assert!(table.lines().next().unwrap().ends_with(", 1 worker, 0 reloads"), "{table}");
     let ran = home.run("scale 1000000 --title one");
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains("at most"), "{ran:#?}");

@@ -17,8 +17,8 @@
 //! set-up, which must not be possible to lock up anything but itself, `share` takes part in a
 //! channel and publishes its name there.
 //!
-//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs`, `fixture_ledger.rs` and
-//! `fixture_listen.rs`.
+//! More keys and behaviours are in `fixture_health.rs`, `fixture_jobs.rs`, `fixture_ledger.rs`,
+//! `fixture_listen.rs` and `fixture_order.rs`.
 //! With the key `messenger` agent and workers send each other messages; see `talk.rs`.
 //!
 //! Each process writes lines `NAME PID WHAT …` to stdout.
@@ -38,7 +38,9 @@ use cluster_client::{
     Options, Recycle, Result, Worker, cli, cluster_client,
 };
 
-use crate::{fixture_ask, fixture_health, fixture_jobs, fixture_ledger, fixture_listen, talk};
+use crate::{
+    fixture_ask, fixture_health, fixture_jobs, fixture_ledger, fixture_listen, fixture_order, talk,
+};
 
 /// The arguments, as key and value.
 pub(crate) type Keys = HashMap<String, String>;
@@ -256,6 +258,12 @@ impl Upstream {
 
     #[close]
     async fn close(&self) {
+        if let Some(gate) = keys().get("close_gate") {
+            say("agent", "waits to close");
+            while !std::path::Path::new(gate).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         say("agent", "closes");
     }
 }
@@ -307,6 +315,7 @@ async fn agent(agent: Agent) -> Result<()> {
     }
     share("agent", &behaviour, agent.cluster(())).await?;
     fixture_ledger::agent(&agent, &keys, &behaviour).await?;
+    let farewells = fixture_order::listen(&agent, &behaviour);
     agent.ready().await?;
     say("agent", "ready");
     let waits = agent.clone();
@@ -319,6 +328,7 @@ async fn agent(agent: Agent) -> Result<()> {
     }
     after_ready("agent", &behaviour).await;
     agent.shutdown().await;
+    fixture_order::hear(farewells).await;
     finish("agent", &behaviour).await;
     fixture_health::end(&behaviour)
 }
@@ -339,6 +349,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
     share(&name, &behaviour, worker.cluster()).await?;
     fixture_listen::serve(&worker, &keys, &behaviour)?;
     let calls = fixture_ledger::worker(&worker, &name, &behaviour).await?;
+    fixture_order::worker(&worker, &name, &behaviour).await?;
     worker.ready().await?;
     worker.ready().await?;
     say(&name, "ready");
@@ -359,7 +370,7 @@ async fn worker(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send +
 
 /// The behaviour under the first of these keys that was given; `file:PATH` is what is in that file
 /// when the process starts.
-fn behaviour<const N: usize>(keys: &Keys, of: [Option<&str>; N]) -> String {
+pub(crate) fn behaviour<const N: usize>(keys: &Keys, of: [Option<&str>; N]) -> String {
     let given = of.into_iter().flatten().find_map(|key| keys.get(key).cloned());
     let given = given.unwrap_or_default();
     match given.strip_prefix("file:") {

@@ -8,7 +8,7 @@
 //!
 //! Behaviours after ready: `block:MS` blocks the whole runtime for that long, `compute` keeps it
 //! busy and yields, `grow:MIB` takes memory, `panics:N` has N tasks panic, `thread_panic` and `caught_panic` one that is no
-//! task's, `daemon` starts one that leaves the group and the session and has another parent by then,
+//! task's, `traceable` lets a debugger have it, `daemon` starts one that leaves the group and the session and has another parent by then,
 //! `stubborn_daemon` one that ignores SIGTERM too; `exit:CODE`, `abort` and `panic_later` end it.
 //! After the stop: `end_fails` and `end_panics`.
 
@@ -110,6 +110,11 @@ pub(crate) async fn after_ready(name: &str, behaviour: &str) {
         ("grow", mib) => {
             let mib: usize = mib.parse().unwrap();
             std::mem::forget(std::hint::black_box(vec![1_u8; mib * 1024 * 1024]));
+        }
+        ("traceable", _) => {
+            // Where the system knows no such limit, everybody may be traced.
+            let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
+            say(name, "may be traced");
         }
         ("exit", code) => std::process::exit(code.parse().unwrap()),
         ("abort", _) => std::process::abort(),

@@ -6,18 +6,23 @@
 //! `jobs=JOB,JOB…` are the jobs of all workers. A job is its parts, separated by `:`. The first is its
 //! name, the others are: `MS` (interval), `cron@PATTERN` (with `_` for the spaces), `once`, `all`,
 //! `immediate`, `disabled`, `only@ENV`, `queue`, `allow`, `redeliver`, `limit@MS`; and what a run
-//! does after it has said that it starts: `takes@MS`, `hangs`, `hangs_first` (in its first attempt),
+//! does after it has said that it starts: `takes@MS`, `until@PATH` (that file is there), `hangs`, `hangs_first` (in its first attempt),
 //! `fails`, `panics`.
 //!
-//! Each run says `NAME PID runs JOB ID ATTEMPT` and, if it comes so far, `… ends JOB ID ATTEMPT`.
+//! `jobs=file:PATH` has them in a file, which each worker reads when it starts.
+//!
+//! Each run says `NAME PID runs JOB ID ATTEMPT DUE` (in milliseconds since 1970) and, if it comes so far, `… ends JOB ID ATTEMPT`.
 
-use std::time::Duration;
+use std::{
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use cluster_client::{
     Error, ErrorKind, MasterBuilder, MasterHandle, Overlap, Result, Run, Schedule, Worker,
 };
 
-use crate::fixture::{Keys, say};
+use crate::fixture::{Keys, behaviour, say};
 
 pub(crate) fn describe(cluster: MasterBuilder, keys: &Keys) -> MasterBuilder {
     match keys.get("environment") {
@@ -41,7 +46,7 @@ pub(crate) async fn by_hand(handle: MasterHandle, keys: Keys) {
 }
 
 pub(crate) fn schedule(worker: &Worker, name: &str, keys: &Keys) -> Result<()> {
-    let jobs = keys.get("jobs").map(String::as_str).unwrap_or_default();
+    let jobs = behaviour(keys, [Some("jobs")]);
     for job in jobs.split(',').filter(|job| !job.is_empty()) {
         let (schedule, works) = read(job)?;
         let name = name.to_owned();
@@ -49,7 +54,8 @@ pub(crate) fn schedule(worker: &Worker, name: &str, keys: &Keys) -> Result<()> {
             let (works, name) = (works.clone(), name.clone());
             async move {
                 let what = format!("{} {} {}", run.job(), run.id(), run.attempt());
-                say(&name, &format!("runs {what}"));
+                let due = run.scheduled().duration_since(UNIX_EPOCH).unwrap_or_default();
+                say(&name, &format!("runs {what} {}", due.as_millis()));
                 work(&works, &run).await?;
                 say(&name, &format!("ends {what}"));
                 Ok::<_, Error>(())
@@ -95,6 +101,11 @@ fn read(job: &str) -> Result<(Schedule, String)> {
 async fn work(works: &str, run: &Run) -> Result<()> {
     match works.split_once('@').unwrap_or((works, "")) {
         ("takes", millis) => tokio::time::sleep(millis_of(millis)).await,
+        ("until", path) => {
+            while !Path::new(path).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         ("hangs", _) => std::future::pending().await,
         ("hangs_first", _) if run.attempt() == 1 => std::future::pending().await,
         ("fails", _) => return Err(Error::new(ErrorKind::Connect, "no upstream for the job")),

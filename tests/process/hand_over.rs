@@ -1,13 +1,15 @@
 //! The agent's place is taken by another one, in the middle of calls.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, path::Path, time::Instant};
 
-use crate::support::{Cluster, Signal, until};
+use crate::support::{Cluster, Signal, send, until};
 
 // A line a test, which the table of conformance is checked against.
 #[rustfmt::skip]
 crate::tests![
     no_call_fails_or_runs_twice_while_the_agent_and_all_workers_are_replaced,
+    a_stop_during_the_hand_over_leaves_nothing_published,
+    a_stop_during_the_hand_over_does_not_wait_for_a_leader_that_never_comes,
 ];
 
 fn no_call_fails_or_runs_twice_while_the_agent_and_all_workers_are_replaced() {
@@ -66,4 +68,51 @@ fn no_call_fails_or_runs_twice_while_the_agent_and_all_workers_are_replaced() {
         assert!(at(" sees live") > Some(stale), "{seen:?}");
     }
     assert!(!cluster.said.iter().any(|line| line.starts_with("master") && line.contains(" died ")));
+}
+
+/// A cluster whose worker has published its name, in the middle of a hand-over: the old agent serves
+/// nobody any more, and goes when the gate is there; only then has the new one its turn.
+fn between_two_agents(gate: &Path) -> Cluster {
+    let keys = "workers=1 agent=share worker=share stop_ms=20000";
+    let mut cluster = Cluster::ready(&format!("{keys} close_gate={}", gate.display()));
+    cluster.find(" publishes worker-0");
+    cluster.signal(Signal::HUP);
+    cluster.wait(" waits to close");
+    assert_eq!(cluster.count(" withdraws "), 0);
+    cluster
+}
+
+fn a_stop_during_the_hand_over_leaves_nothing_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    let mut cluster = between_two_agents(&gate);
+    cluster.signal(Signal::TERM);
+    cluster.wait(" shuts down");
+    fs::write(&gate, "").unwrap();
+    let (status, stderr) = cluster.end();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    // By the new agent, which the worker has waited for.
+    for what in [" publishes worker-0", " withdraws worker-0", " closes"] {
+        let last = cluster.said.iter().rposition(|line| line.ends_with(what));
+        let next = cluster.said.iter().rposition(|line| line.ends_with(" connects"));
+        assert!(last > next, "{what}: {:#?}", cluster.said);
+    }
+    assert_eq!(cluster.count(" connects"), 2);
+}
+
+fn a_stop_during_the_hand_over_does_not_wait_for_a_leader_that_never_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    let mut cluster = between_two_agents(&gate);
+    let agent = cluster.pid("agent");
+    send(agent, Signal::STOP);
+    let begun = Instant::now();
+    cluster.signal(Signal::TERM);
+    cluster.wait(" stopped worker 0 ");
+    let line = &cluster.said[cluster.position(" stopped worker 0 ")];
+    assert!(line.ends_with("exit code 0"), "{line}");
+    let took = begun.elapsed();
+    assert!((3..15).contains(&took.as_secs()), "long before its SIGKILL: {took:?}");
+    fs::write(&gate, "").unwrap();
+    assert_eq!(cluster.end().0.code(), Some(0));
 }

@@ -9,6 +9,8 @@
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]
+mod cli_jobs;
+#[cfg(target_os = "linux")]
 mod cli_logs;
 #[cfg(target_os = "linux")]
 mod cli_start;
@@ -18,6 +20,7 @@ mod cli_status;
 mod cli_stop;
 #[cfg(target_os = "linux")]
 mod cli_systemd;
+#[cfg(target_os = "linux")]
 mod endings;
 #[cfg(target_os = "linux")]
 mod examples;
@@ -34,13 +37,19 @@ mod fixture_ledger;
 #[cfg(target_os = "linux")]
 mod fixture_listen;
 #[cfg(target_os = "linux")]
+mod fixture_order;
+#[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod hand_over;
 #[cfg(target_os = "linux")]
+mod held;
+#[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
 mod jobs;
+#[cfg(target_os = "linux")]
+mod jobs_reload;
 #[cfg(target_os = "linux")]
 mod listen;
 #[cfg(target_os = "linux")]
@@ -110,6 +119,7 @@ fn main() -> std::process::ExitCode {
         cli_stop::TESTS,
         cli_status::TESTS,
         cli_logs::TESTS,
+        cli_jobs::TESTS,
         cli_systemd::TESTS,
         messenger::TESTS,
         examples::TESTS,
@@ -118,9 +128,11 @@ fn main() -> std::process::ExitCode {
         orphans::TESTS,
         foreign::TESTS,
         jobs::TESTS,
+        jobs_reload::TESTS,
         listen::TESTS,
         hand_over::TESTS,
         endings::TESTS,
+        held::TESTS,
         measures::TESTS,
     ]
     .concat();

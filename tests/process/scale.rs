@@ -69,7 +69,7 @@ fn another_number_takes_the_place_of_the_first() {
     assert_eq!(asks.ask("scale 1"), "ok");
     let mut answer = String::new();
     first.read_line(&mut answer).unwrap();
-    assert!(answer.contains("2 workers were asked for, and then 1"), "{answer}");
+    assert!(answer.contains("asked for 2 workers, and then for 1"), "{answer}");
     stop(cluster);
 }
 

@@ -16,6 +16,7 @@ crate::tests![
     an_observer_can_stop_and_fail_the_cluster,
     a_worker_that_stops_withdraws_at_once,
     an_agent_that_stops_withdraws_all_and_closes_its_clients,
+    a_worker_ends_its_runs_then_its_clients_then_its_messenger,
 ];
 
 fn each_stop_signal_stops_workers_then_agent_with_code_0() {
@@ -203,4 +204,33 @@ fn an_agent_that_stops_withdraws_all_and_closes_its_clients() {
         }
         assert!(cluster.position("withdraws agent") < cluster.position("closes"));
     }
+}
+
+fn a_worker_ends_its_runs_then_its_clients_then_its_messenger() {
+    let folder = tempfile::tempdir().unwrap();
+    let finished = folder.path().join("finished");
+    let start = format!(
+        "workers=1 stop_ms=60000 agent=order worker=order jobs=long:once:until@{},tick:20",
+        finished.display()
+    );
+    let mut cluster = Cluster::ready(&start);
+    cluster.find(" runs long ");
+    cluster.find(" runs tick ");
+    cluster.signal(Signal::TERM);
+    cluster.wait("^worker-0 ");
+    cluster.find(" shuts down");
+    std::fs::write(&finished, "").unwrap();
+    let (status, stderr) = cluster.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    let order = [" shuts down", " ends long ", " closes its client, and says farewell"];
+    let at = order.map(|what| cluster.position(what));
+    assert!(at.is_sorted(), "{:#?}", cluster.said);
+    // No run begins after the stop did, and none is left without its end.
+    assert_eq!(cluster.count(" runs tick "), cluster.count(" ends tick "));
+    assert!(!cluster.said[at[1]..].iter().any(|line| line.contains(" runs ")));
+    // What the client sent when it closed went out before the process.
+    assert_eq!(cluster.count("hears farewell of worker-0"), 1);
+    assert_eq!(cluster.count("closes its client"), 1, "once");
+    let stopped = cluster.position(" stopped worker 0 ");
+    assert!(cluster.said[stopped].ends_with("exit code 0"));
 }

@@ -20,9 +20,9 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 pub use self::view::State;
-use self::view::Told;
+use self::{value::Own, view::Told};
 pub(crate) use self::{
-    value::{Decoded, Decoder, Entry, Item, ItemValue},
+    value::{Decoded, Decoder, Entry, Held, Item, ItemValue},
     view::{Cursor, Event},
 };
 use super::reach::Reach;
@@ -46,8 +46,10 @@ struct Inner {
     /// The newest value, and those before it that a subscriber has yet to take.
     ring: VecDeque<Kept>,
     ring_bytes: usize,
-    /// The value that left the ring last and may decode, for when the newest does not.
-    before: Option<Arc<Entry>>,
+    /// The value that left the ring last, and the one before it as long as it is not known whether
+    /// the last one decodes: for when the newest does not.
+    last: Option<Held>,
+    before: Option<Held>,
     subscribers: usize,
     last_seq: u64,
     total: u64,
@@ -66,7 +68,7 @@ struct Inner {
 
 /// A value in the ring.
 struct Kept {
-    entry: Arc<Entry>,
+    value: Held,
     /// How many subscribers have not taken it yet.
     waiting: usize,
 }
@@ -96,6 +98,7 @@ impl Topic {
             inner: Mutex::new(Inner {
                 ring: VecDeque::new(),
                 ring_bytes: 0,
+                last: None,
                 before: None,
                 subscribers: 0,
                 last_seq: 0,
@@ -121,7 +124,7 @@ impl Topic {
     pub(crate) fn cursor(&self) -> Cursor {
         let mut inner = self.lock();
         let seq = inner.last_seq.saturating_sub(1);
-        let total = inner.ring.back().map_or(0, |newest| newest.entry.total - 1);
+        let total = inner.ring.back().map_or(0, |newest| newest.value.total() - 1);
         inner.join(seq);
         Cursor { id: inner.last_subscriber, seq, total, shown: view::Shown::Starting }
     }
@@ -136,9 +139,12 @@ impl Topic {
     /// A subscriber is gone.
     pub(crate) fn leave(&self, cursor: &Cursor) {
         let mut inner = self.lock();
-        inner.wakers.retain(|(id, _)| *id != cursor.id);
+        let known = inner.wakers.iter().position(|(id, _)| *id == cursor.id);
+        let waker = known.map(|at| inner.wakers.remove(at));
         inner.subscribers -= 1;
         inner.taken(cursor.seq, u64::MAX);
+        drop(inner);
+        drop(waker);
     }
 
     /// The newest value that arrived.
@@ -148,9 +154,10 @@ impl Topic {
 
     /// The newest value before this one, for when this one does not decode.
     pub(crate) fn before(&self, entry: &Entry) -> Option<Arc<Entry>> {
-        let inner = self.lock();
-        let kept = inner.ring.iter().rev().map(|kept| &kept.entry).chain(&inner.before);
-        kept.into_iter().find(|other| other.seq < entry.seq).cloned()
+        let mut inner = self.lock();
+        let Inner { ring, last, before, .. } = &mut *inner;
+        let kept = ring.iter_mut().rev().map(|kept| &mut kept.value);
+        kept.chain(last).chain(before).find(|other| other.seq() < entry.seq).map(Held::share)
     }
 
     /// The state that subscribers are shown.
@@ -165,7 +172,9 @@ impl Topic {
         if let Some(event) = inner.next_event(cursor, &self.reach) {
             return Poll::Ready(event);
         }
-        inner.register(cursor.id, cx);
+        let stale = inner.register(cursor.id, cx);
+        drop(inner);
+        drop(stale);
         Poll::Pending
     }
 
@@ -182,16 +191,21 @@ impl Topic {
         if let Some(cause) = &inner.closed {
             return Poll::Ready(Err(cause.clone()));
         }
-        inner.register(cursor.id, cx);
+        let stale = inner.register(cursor.id, cx);
+        drop(inner);
+        drop(stale);
         Poll::Pending
     }
 
     /// A value does not decode: if it is the newest, the topic is stale until one does.
-    pub(crate) fn note_undecodable(&self, entry: &Entry, error: Error) {
+    pub(crate) fn note_undecodable(&self, seq: u64, error: Error) {
         let mut inner = self.lock();
+        if inner.last.as_ref().is_some_and(|last| last.seq() == seq) {
+            inner.last = inner.before.take();
+        }
         // A subscriber that is behind must not take back what another said of a newer one.
-        if inner.undecodable.as_ref().is_none_or(|(seq, ..)| *seq < entry.seq) {
-            inner.undecodable = Some((entry.seq, Instant::now(), error));
+        if inner.undecodable.as_ref().is_none_or(|(known, ..)| *known < seq) {
+            inner.undecodable = Some((seq, Instant::now(), error));
         }
     }
 
@@ -212,16 +226,17 @@ impl Topic {
     pub(super) fn update(
         &self,
         generation: u64,
-        values: impl Iterator<Item = (pb::Update, Bytes)>,
+        values: impl ExactSizeIterator<Item = (pb::Update, Bytes)>,
         is_burst: bool,
     ) {
         self.change(|inner| {
             let before = inner.last_seq;
-            let mut values = values.peekable();
+            let mut left = values.len();
             let mut is_changed = false;
-            while let Some((update, payload)) = values.next() {
-                // The last of them may be kept for long.
-                let is_brief = is_burst && values.peek().is_some();
+            for (update, payload) in values {
+                left -= 1;
+                // The last two of them may be kept for long.
+                let is_brief = is_burst && left >= 2;
                 is_changed |= self.take(inner, generation, update, payload, is_brief);
             }
             if inner.last_seq != before {
@@ -250,7 +265,7 @@ impl Topic {
         // were skipped.
         let is_first = before == 0;
         let is_same =
-            is_first && inner.ring.back().is_some_and(|newest| newest.entry.bytes == payload);
+            is_first && inner.ring.back().is_some_and(|newest| *newest.value.bytes() == payload);
         let was_live = is_same && matches!(inner.state(self.reach.sight()), State::Live);
         inner.has.version = version;
         if !update.stale {
@@ -262,7 +277,8 @@ impl Topic {
             // A small value is a slice of a large read buffer, which it would keep from being freed.
             let is_copied = !is_brief && payload.len() <= crate::protocol::PART;
             let bytes = if is_copied { Bytes::copy_from_slice(&payload) } else { payload };
-            self.keep(inner, bytes, OnceLock::new());
+            let (seq, total) = (inner.last_seq + 1, inner.total);
+            self.keep(inner, Held::Own(Own { seq, total, bytes }));
         }
         !was_live
     }
@@ -272,25 +288,27 @@ impl Topic {
         self.change(|inner| {
             inner.told = (self.reach.generation(), Told::Live);
             inner.total += 1;
-            self.keep(inner, Bytes::new(), OnceLock::from(Ok(value)));
+            let (seq, total) = (inner.last_seq + 1, inner.total);
+            let decoded = OnceLock::from(Ok(value));
+            let entry = Entry { seq, total, bytes: Bytes::new(), decoded };
+            self.keep(inner, Held::Shared(Arc::new(entry)));
             self.show_newest(inner);
             true
         });
     }
 
-    fn keep(&self, inner: &mut Inner, bytes: Bytes, decoded: OnceLock<Result<Decoded, Error>>) {
-        inner.last_seq += 1;
-        inner.ring_bytes += bytes.len();
-        let entry = Arc::new(Entry { seq: inner.last_seq, total: inner.total, bytes, decoded });
+    fn keep(&self, inner: &mut Inner, value: Held) {
+        inner.last_seq = value.seq();
+        inner.ring_bytes += value.bytes().len();
         let waiting = inner.subscribers;
-        inner.ring.push_back(Kept { entry, waiting });
+        inner.ring.push_back(Kept { value, waiting });
         let (values, bytes) = self.bounds;
         inner.shrink(|inner| inner.ring.len() > values || inner.ring_bytes > bytes);
         inner.shrink(Inner::is_front_taken);
     }
 
-    fn show_newest(&self, inner: &Inner) {
-        self.newest.store(inner.ring.back().map(|newest| Arc::clone(&newest.entry)));
+    fn show_newest(&self, inner: &mut Inner) {
+        self.newest.store(inner.ring.back_mut().map(|newest| newest.value.share()));
     }
 
     /// A change of state that brings no value.
@@ -316,17 +334,15 @@ impl Topic {
         });
     }
 
-    /// The leader does not take the subscription for now.
+    /// The leader does not take the subscription for now. Subscribers are to be [woken](Self::wake).
     pub(super) fn refused(&self, cause: Error) {
         let generation = self.reach.generation();
-        self.change(|inner| {
-            let since = match inner.state(self.reach.sight()) {
-                State::Stale { since, .. } => since,
-                _ => Instant::now(),
-            };
-            inner.told = (generation, Told::Stale(since, cause));
-            true
-        });
+        let mut inner = self.lock();
+        let since = match inner.state(self.reach.sight()) {
+            State::Stale { since, .. } => since,
+            _ => Instant::now(),
+        };
+        inner.told = (generation, Told::Stale(since, cause));
     }
 
     pub(crate) fn delivered(&self, item: Item) {
@@ -342,9 +358,10 @@ impl Topic {
     }
 
     pub(crate) fn close(&self, cause: Error) {
+        let mut items = VecDeque::new();
         self.change(|inner| {
             inner.closed.get_or_insert(cause);
-            inner.items.clear();
+            std::mem::swap(&mut inner.items, &mut items);
             true
         });
     }
@@ -366,10 +383,15 @@ impl Topic {
     /// lock, because what a waker runs or drops may use the topic.
     fn change(&self, change: impl FnOnce(&mut Inner) -> bool) {
         let mut inner = self.lock();
-        let is_seen = change(&mut inner);
-        let wakers = if is_seen { std::mem::take(&mut inner.wakers) } else { Vec::new() };
+        if !change(&mut inner) {
+            return;
+        }
+        // Most topics have one subscriber, for which the list keeps its memory.
+        let last = inner.wakers.pop();
+        let others =
+            if inner.wakers.is_empty() { Vec::new() } else { std::mem::take(&mut inner.wakers) };
         drop(inner);
-        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        others.into_iter().chain(last).for_each(|(_, waker)| waker.wake());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -378,30 +400,47 @@ impl Topic {
 }
 
 impl Inner {
-    fn next_entry(&self, seen: u64) -> Option<Arc<Entry>> {
+    /// The value after this one, or the newest where that is not kept any more, for a subscriber
+    /// that takes it now.
+    fn take_next(&mut self, seen: u64) -> Option<Held> {
         if seen == self.last_seq {
             return None;
         }
         let behind = usize::try_from(self.last_seq - seen).unwrap_or(usize::MAX);
-        let index = self.ring.len().checked_sub(behind);
-        let kept = index.and_then(|index| self.ring.get(index)).or(self.ring.back())?;
-        Some(Arc::clone(&kept.entry))
+        let kept = self.ring.len().checked_sub(behind);
+        if kept == Some(0)
+            && self.ring.len() > 1
+            && let Some(Kept { value, .. }) = self.ring.pop_front_if(|oldest| oldest.waiting == 1)
+        {
+            // It goes to the only one who waits for it.
+            let taken = match &value {
+                Held::Own(own) => Held::Own(own.clone()),
+                Held::Shared(entry) => Held::Shared(Arc::clone(entry)),
+            };
+            self.let_go(value);
+            self.shrink(Self::is_front_taken);
+            return Some(taken);
+        }
+        let index = kept.unwrap_or(self.ring.len() - 1);
+        let entry = self.ring.get_mut(index)?.value.share();
+        self.taken(seen, entry.seq);
+        Some(Held::Shared(entry))
     }
 
     /// Adds a subscriber that has taken the values up to `seq`.
     fn join(&mut self, seq: u64) {
         self.last_subscriber += 1;
         self.subscribers += 1;
-        for kept in self.ring.iter_mut().rev().take_while(|kept| kept.entry.seq > seq) {
+        for kept in self.ring.iter_mut().rev().take_while(|kept| kept.value.seq() > seq) {
             kept.waiting += 1;
         }
     }
 
     /// A subscriber has taken, or will not take, the values after `from`, up to `to`.
     fn taken(&mut self, from: u64, to: u64) {
-        let first = self.ring.front().map_or(0, |oldest| oldest.entry.seq);
+        let first = self.ring.front().map_or(0, |oldest| oldest.value.seq());
         let skip = usize::try_from((from + 1).saturating_sub(first)).unwrap_or(usize::MAX);
-        for kept in self.ring.iter_mut().skip(skip).take_while(|kept| kept.entry.seq <= to) {
+        for kept in self.ring.iter_mut().skip(skip).take_while(|kept| kept.value.seq() <= to) {
             kept.waiting -= 1;
         }
         self.shrink(Self::is_front_taken);
@@ -414,18 +453,38 @@ impl Inner {
     /// Lets the oldest values go while there are too many, but never the newest.
     fn shrink(&mut self, too_many: impl Fn(&Self) -> bool) {
         while self.ring.len() > 1 && too_many(self) {
-            let Some(Kept { entry, .. }) = self.ring.pop_front() else { return };
-            self.ring_bytes -= entry.bytes.len();
-            if !matches!(entry.decoded.get(), Some(Err(_))) {
-                self.before = Some(entry);
-            }
+            let Some(Kept { value, .. }) = self.ring.pop_front() else { return };
+            self.let_go(value);
         }
     }
 
-    fn register(&mut self, id: u64, cx: &Context<'_>) {
+    /// A value has left the ring.
+    fn let_go(&mut self, value: Held) {
+        self.ring_bytes -= value.bytes().len();
+        match value.decodes() {
+            Some(false) => {}
+            Some(true) => (self.last, self.before) = (Some(value), None),
+            None => self.before = self.last.replace(value),
+        }
+    }
+
+    /// The value that this subscriber took last did decode, if nobody has said otherwise.
+    fn settle_last(&mut self, taken: u64) {
+        if self.before.is_some() && self.last.as_ref().is_some_and(|last| last.seq() == taken) {
+            self.before = None;
+        }
+    }
+
+    /// Notes whom to wake. The waker that was noted before, which is to be dropped without the lock.
+    #[must_use]
+    fn register(&mut self, id: u64, cx: &Context<'_>) -> Option<Waker> {
         match self.wakers.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => self.wakers.push((id, cx.waker().clone())),
+            Some((_, waker)) if waker.will_wake(cx.waker()) => None,
+            Some((_, waker)) => Some(std::mem::replace(waker, cx.waker().clone())),
+            None => {
+                self.wakers.push((id, cx.waker().clone()));
+                None
+            }
         }
     }
 }

@@ -27,9 +27,80 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// The value; decoded once, by whoever reads it first.
     pub(crate) fn decode(&self, decoder: Decoder) -> Result<Decoded, Error> {
         self.decoded.get_or_init(|| decoder(self.bytes.clone())).clone()
+    }
+}
+
+/// A value of the ring. Most values of a burst are taken by one subscriber and never looked at again:
+/// they are moved to it, and nothing is allocated for them.
+pub(crate) enum Held {
+    Own(Own),
+    Shared(Arc<Entry>),
+}
+
+/// A value that nobody shares yet, and that is not decoded.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub(super) seq: u64,
+    pub(super) total: u64,
+    pub(super) bytes: Bytes,
+}
+
+impl Held {
+    pub(crate) fn seq(&self) -> u64 {
+        match self {
+            Self::Own(own) => own.seq,
+            Self::Shared(entry) => entry.seq,
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        match self {
+            Self::Own(own) => own.total,
+            Self::Shared(entry) => entry.total,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Own(own) => &own.bytes,
+            Self::Shared(entry) => &entry.bytes,
+        }
+    }
+
+    /// Whether it decodes, if that is known.
+    pub(super) fn decodes(&self) -> Option<bool> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(entry) => entry.decoded.get().map(Result::is_ok),
+        }
+    }
+
+    /// The value, for one more who reads it.
+    pub(super) fn share(&mut self) -> Arc<Entry> {
+        match self {
+            Self::Shared(entry) => Arc::clone(entry),
+            Self::Own(own) => {
+                let Own { seq, total, bytes } = own.clone();
+                let entry = Arc::new(Entry { seq, total, bytes, decoded: OnceLock::new() });
+                *self = Self::Shared(Arc::clone(&entry));
+                entry
+            }
+        }
+    }
+
+    /// The value, decoded.
+    pub(crate) fn decode(self, decoder: Decoder) -> Result<Decoded, Error> {
+        match self {
+            Self::Own(own) => decoder(own.bytes),
+            Self::Shared(entry) => entry.decode(decoder),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Entry, Inner};
+use super::{Entry, Held, Inner};
 use crate::{
     error::{Error, ErrorKind},
     follower::reach::{Reach, Sight},
@@ -62,7 +62,7 @@ pub(super) enum Shown {
 
 /// What happened, to one subscriber.
 pub(crate) enum Event {
-    Value { entry: Arc<Entry>, missed: u64 },
+    Value { value: Held, missed: u64 },
     Live { entry: Option<Arc<Entry>> },
     Stale { since: Instant, cause: Error },
     Closed { cause: Error },
@@ -114,13 +114,13 @@ impl Inner {
             let cause = self.closed.clone()?;
             return Some(Event::Closed { cause });
         }
-        if let Some(entry) = self.next_entry(cursor.seq) {
-            let missed = entry.total.saturating_sub(cursor.total + 1);
-            self.taken(cursor.seq, entry.seq);
-            cursor.seq = entry.seq;
-            cursor.total = entry.total;
+        self.settle_last(cursor.seq);
+        if let Some(value) = self.take_next(cursor.seq) {
+            let missed = value.total().saturating_sub(cursor.total + 1);
+            cursor.seq = value.seq();
+            cursor.total = value.total();
             cursor.shown = Shown::Live;
-            return Some(Event::Value { entry, missed });
+            return Some(Event::Value { value, missed });
         }
         match self.state(reach.sight()) {
             State::Closed { cause } => {
@@ -133,9 +133,7 @@ impl Inner {
             }
             State::Live if cursor.shown != Shown::Live => {
                 cursor.shown = Shown::Live;
-                Some(Event::Live {
-                    entry: self.ring.back().map(|newest| Arc::clone(&newest.entry)),
-                })
+                Some(Event::Live { entry: self.ring.back_mut().map(|newest| newest.value.share()) })
             }
             State::Starting { .. } | State::Stale { .. } | State::Live => None,
         }

@@ -111,6 +111,18 @@ impl Client {
     }
 }
 
+impl NoAnswer {
+    /// The same without how a reason begins, where the error begins so already.
+    pub(super) fn without(self, beginning: &str) -> Self {
+        match self {
+            Self::Failed(why) => {
+                Self::Failed(why.strip_prefix(beginning).unwrap_or(&why).to_owned())
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<io::Error> for NoAnswer {
     fn from(error: io::Error) -> Self {
         match error.kind() {

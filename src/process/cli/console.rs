@@ -29,7 +29,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    process::{MasterEvent, MasterHandle, name::ProcessName},
+    process::{
+        MasterEvent, MasterHandle,
+        name::ProcessName,
+        words::{counted, lasting},
+    },
 };
 
 /// Most connections that are served at once; others wait.
@@ -84,7 +88,7 @@ async fn watch(mut master: MasterHandle, mut launcher: Option<Teller>, about: &A
             () = sleep_for(left) => {
                 start_limit = None;
                 let limit = about.start_limit.unwrap_or_default();
-                master.fail(format!("the cluster was not ready within {limit:?}"));
+                master.fail(format!("the cluster was not ready within {}", lasting(limit)));
                 continue;
             }
             () = abandoned(&mut launcher) => {
@@ -121,10 +125,7 @@ fn note(event: &MasterEvent) {
         return;
     }
     match event {
-        MasterEvent::Died(death) => match death.restart_in {
-            Some(pause) => eprintln!("{death}; starting it again in {pause:?}"),
-            None => eprintln!("{death}"),
-        },
+        MasterEvent::Died(death) => eprintln!("{}", death.with_outlook()),
         MasterEvent::Unresponsive { process, pid, how, .. } => {
             eprintln!("{process} (pid {pid}) is {how}");
         }
@@ -137,7 +138,7 @@ fn note(event: &MasterEvent) {
 
 fn progress(ready: &BTreeSet<ProcessName>, workers: u32) -> String {
     let count = ready.iter().filter(|process| matches!(process, ProcessName::Worker(_))).count();
-    format!("agent ready, {count} of {workers} workers ready")
+    format!("agent ready, {count} of {} ready", counted(workers, "worker"))
 }
 
 async fn sleep_for(left: Option<Duration>) {

@@ -42,6 +42,7 @@ use crate::{
     process::{
         inherit::{LAUNCHER_VARIABLE, take_launcher},
         name::Exit,
+        words::lasting,
     },
 };
 
@@ -161,9 +162,7 @@ impl Start {
         let runtime = runtime.map_err(failed)?;
         // What the master leaves behind where it is killed comes to this process.
         let orphans = Orphans::adopt();
-        let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
-        let child = self.spawn(theirs).map_err(failed)?;
-        runtime.block_on(self.wait(child, ours, &orphans)).map_err(failed)
+        runtime.block_on(self.watch(&orphans)).map_err(failed)
     }
 
     fn spawn(&self, link: StdUnixStream) -> io::Result<Child> {
@@ -182,19 +181,18 @@ impl Start {
             .spawn()
     }
 
-    /// Waits on the master and on what it says together, so that neither is noticed late.
-    async fn wait(
-        &self,
-        mut child: Child,
-        link: StdUnixStream,
-        orphans: &Orphans,
-    ) -> io::Result<Outcome> {
+    /// Starts the master, and waits on it and on what it says together, so that neither is noticed
+    /// late.
+    async fn watch(&self, orphans: &Orphans) -> io::Result<Outcome> {
         let begin = Instant::now();
+        // Before there is anybody who may die, or whom an interrupt must not leave behind.
+        let mut deaths = signal(SignalKind::child())?;
+        let mut interrupts = Interrupts::new()?;
+        let (link, theirs) = StdUnixStream::pair()?;
+        let mut child = self.spawn(theirs)?;
         link.set_nonblocking(true)?;
         let (reads, _writes) = UnixStream::from_std(link)?.into_split();
         let mut news = BufReader::new(reads);
-        let mut deaths = signal(SignalKind::child())?;
-        let mut interrupts = Interrupts::new()?;
         let deadline = tokio::time::Instant::now() + self.limit;
         let mut progress = Progress::new(&self.title);
         let mut text = Vec::new();
@@ -209,7 +207,7 @@ impl Start {
                     return Ok(self.died(status.into(), reason));
                 }
                 () = sleep_until(deadline) => {
-                    let reason = format!("it was not ready within {:?}", self.limit);
+                    let reason = format!("it was not ready within {}", lasting(self.limit));
                     return self.give_up(child, orphans, Exit::Failed, reason).await;
                 }
                 number = interrupts.recv() => {

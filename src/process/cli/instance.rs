@@ -22,7 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::{
+    fs::FlockOperation,
+    io::FdFlags,
+    net::{AddressFamily, SocketAddrUnix, SocketType},
+    process::Pid,
+};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -148,9 +153,7 @@ impl Instance {
     }
 
     fn runs_already(&self, file: File) -> Error {
-        let mut pid = String::new();
-        // Without it the error is still true.
-        let _ = file.take(32).read_to_string(&mut pid);
+        let pid = read_pid(file);
         let title = self.title.as_str();
         Error::new(
             ErrorKind::Process,
@@ -162,7 +165,8 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// The directory is not this user's alone, or the socket can't be used.
+    /// The directory is not this user's alone, or the socket can't be used. [`ErrorKind::Timeout`]
+    /// where so many wait for the master already that nobody else can.
     pub(super) fn connect(&self) -> Result<Option<UnixStream>> {
         for directory in &self.path {
             match fs::symlink_metadata(directory) {
@@ -171,13 +175,41 @@ impl Instance {
                 _ => runtime_dir::check(directory)?,
             }
         }
-        match UnixStream::connect(self.file("control")) {
-            Ok(stream) => Ok(Some(stream)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-                _ => Err(self.socket_failed(&error)),
-            },
+        let begin = Instant::now();
+        loop {
+            match connect_now(&self.file("control")) {
+                Ok(stream) => return Ok(Some(stream)),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
+                    io::ErrorKind::WouldBlock if begin.elapsed() > CONNECT_PATIENCE => {
+                        return Err(self.takes_nobody());
+                    }
+                    io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+                    _ => return Err(self.socket_failed(&error)),
+                },
+            }
         }
+    }
+
+    /// Who runs the instance, by its lock: for those who can't ask the socket.
+    pub(super) fn holder(&self) -> Option<Pid> {
+        match self.try_lock() {
+            Ok(Try::Held(file)) => read_pid(file).trim().parse().ok().and_then(Pid::from_raw),
+            _ => None,
+        }
+    }
+
+    fn takes_nobody(&self) -> Error {
+        let title = self.title.as_str();
+        let pid = self.holder().map(|pid| format!(" (pid {})", pid.as_raw_pid()));
+        Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "the master of {title}{} takes no connections; it is stopped, or stuck. `stop` ends \
+                 it all the same",
+                pid.unwrap_or_default()
+            ),
+        )
     }
 
     /// Removes what a killed master left behind, unless somebody has taken it over.
@@ -191,9 +223,37 @@ impl Instance {
 
     fn socket_failed(&self, error: &io::Error) -> Error {
         let path = self.file("control");
+        if error.kind() == io::ErrorKind::InvalidInput {
+            return Error::config(format!(
+                "the path of the control socket is too long for a socket: {}; give a shorter \
+                 --title, or a shorter XDG_RUNTIME_DIR",
+                path.display()
+            ));
+        }
         Error::io(format_args!("the control socket {} can't be used", path.display()), error)
     }
 }
+
+/// Connects to a socket, or says [`io::ErrorKind::WouldBlock`] where its backlog is full: nothing is
+/// waited for.
+fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket.into())
+}
+
+/// The pid in a lock. Without it an error is still true.
+fn read_pid(lock: File) -> String {
+    let mut pid = String::new();
+    let _ = lock.take(32).read_to_string(&mut pid);
+    pid
+}
+
+/// How long a master is tried for that takes no connections.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a lock is tried for.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -307,6 +367,37 @@ mod tests {
         assert!(instance.connect().unwrap().is_none());
         let (_claim, _listener) = instance.lock().unwrap().bind().unwrap();
         assert!(instance.connect().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_master_whose_backlog_is_full_is_not_waited_for_without_end() {
+        let base = tempfile::tempdir().unwrap();
+        let instance = instance(base.path(), "app");
+        let (claim, listener) = instance.lock().unwrap().bind().unwrap();
+        // Those who hang up stay in the backlog until they are accepted.
+        while connect_now(&instance.file("control")).is_ok() {}
+        let error = instance.connect().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let expected = format!("the master of app (pid {}) takes no", std::process::id());
+        assert!(error.to_string().contains(&expected), "{error}");
+        // With the first one that is accepted there is room.
+        listener.accept().unwrap();
+        assert!(instance.connect().unwrap().is_some());
+        drop(claim);
+        assert!(instance.connect().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_told_of_with_the_way_out() {
+        let base = tempfile::tempdir().unwrap();
+        let deep = base.path().join("x".repeat(60));
+        fs::create_dir(&deep).unwrap();
+        let instance = instance(&deep, &"t".repeat(64));
+        let error = instance.lock().unwrap().bind().unwrap_err();
+        assert!(error.to_string().contains("give a shorter --title"), "{error}");
+        // What was begun is gone.
+        assert_eq!(fs::read_dir(&deep).unwrap().count(), 0);
+        assert!(instance.connect().unwrap().is_none());
     }
 
     #[test]

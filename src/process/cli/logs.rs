@@ -3,11 +3,13 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
+
+use rustix::fs::OFlags;
 
 use super::{
     client::Client,
@@ -97,6 +99,28 @@ fn find(instance: &Instance) -> Result<Vec<PathBuf>> {
     nothing(format!("{title} has no log file {}", default.display()))
 }
 
+/// Opens a log file. What is no file has no lines to look back at: a FIFO or a terminal gives each
+/// line once, to whoever is the first to read it, and would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    // A FIFO that nobody writes to is opened as well, and not waited for.
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.read(true).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let what = if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_dir() {
+        "a directory"
+    } else {
+        "a device"
+    };
+    let text = format!("it is {what} and no file; its lines are with whoever reads it");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
 fn failed(path: &Path, error: &io::Error) -> Error {
     Error::io(format_args!("can't read {}", path.display()), error)
 }
@@ -124,7 +148,7 @@ impl Watched {
 
     /// The last lines. What is shown next comes after them.
     fn last_lines(&mut self, lines: usize) -> io::Result<Vec<u8>> {
-        let mut file = match File::open(&self.path) {
+        let mut file = match open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             opened => opened?,
         };
@@ -159,7 +183,7 @@ impl Watched {
         }
         // The old file first, to its end.
         if text.is_empty() && self.is_moved() {
-            self.file = File::open(&self.path).ok();
+            self.file = open(&self.path).ok();
             self.offset = 0;
         }
         Ok(text)
@@ -206,6 +230,24 @@ mod tests {
         assert!(text.as_bytes().ends_with(&last));
         assert!(last.starts_with(b"line 80000\n"));
         assert!(watched.new_bytes().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let directory = base.path();
+        for (path, is) in [
+            (path.as_path(), "a FIFO"),
+            (Path::new("/dev/null"), "a device"),
+            (Path::new("/dev/tty"), ""),
+            (directory, "a directory"),
+        ] {
+            let error = Watched::new(path.to_owned()).last_lines(10).unwrap_err();
+            assert!(error.to_string().contains(is), "{error}");
+            assert!(last_lines(path, 10).is_empty());
+        }
     }
 
     #[test]

@@ -29,8 +29,11 @@ use clap::Parser as _;
 #[cfg(feature = "schedule")]
 pub use self::args::RunJob;
 pub use self::args::{Command, Logs, Reload, Scale, Start, Status, Stop};
-use self::{client::Client, wire::Ask};
-use super::{MasterBuilder, name::Exit};
+use self::{
+    client::{Client, NoAnswer},
+    wire::Ask,
+};
+use super::{MasterBuilder, name::Exit, words::counted};
 use crate::error::Result;
 
 /// How long a master that answers within milliseconds is waited for.
@@ -58,7 +61,9 @@ impl Command {
                 let instance = reload.of.instance();
                 let client = Client::require(&instance)?;
                 let reloaded = client.ask::<()>(Ask::Reload, SILENCE);
-                reloaded.map_err(|why| client.error("can't reload", why))?;
+                // It says of itself what failed.
+                let bare = |why: NoAnswer| why.without("the reload failed: ");
+                reloaded.map_err(|why| client.error("can't reload", bare(why)))?;
                 println!("{} is reloaded", instance.title.as_str());
                 Ok(Exit::Clean)
             }
@@ -67,7 +72,7 @@ impl Command {
                 let client = Client::require(&instance)?;
                 let scaled = client.ask::<()>(Ask::Scale { workers }, SILENCE);
                 scaled.map_err(|why| client.error("can't scale", why))?;
-                println!("{} has {workers} workers", instance.title.as_str());
+                println!("{} has {}", instance.title.as_str(), counted(workers, "worker"));
                 Ok(Exit::Clean)
             }
             #[cfg(feature = "schedule")]

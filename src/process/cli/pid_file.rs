@@ -33,7 +33,14 @@ impl PidFile {
                 options.write(true).create(true).truncate(true).mode(0o644).open(path)?;
             writeln!(file, "{}", std::process::id())
         };
-        write().map_err(|error| failed(path, &error))?;
+        let was_there = path.exists();
+        write().map_err(|error| {
+            // On a full disk it can be made and not written.
+            if !was_there {
+                let _ = fs::remove_file(path);
+            }
+            failed(path, &error)
+        })?;
         Ok(Self(path.to_owned()))
     }
 

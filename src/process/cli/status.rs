@@ -20,6 +20,7 @@ use crate::{
     process::{
         ChannelRole, ChannelStatus, ProcessStatus, Status,
         name::{Exit, ProcessName},
+        words::counted,
     },
 };
 
@@ -69,13 +70,13 @@ fn print(text: &str) {
 fn table(report: &Report) -> String {
     let Report { title, status, logs, .. } = report;
     let mut text = format!(
-        "{title}: {}, pid {}, for {}, cluster port {}, {} workers, {} reloads\n",
+        "{title}: {}, pid {}, for {}, cluster port {}, {}, {}\n",
         lower(&status.phase),
         status.pid,
         short(status.uptime),
         status.port,
-        status.workers,
-        status.generation,
+        counted(status.workers, "worker"),
+        counted(status.generation, "reload"),
     );
     if let Some(logs) = logs {
         let _ = writeln!(text, "logs: {}", logs.stdout.display());
@@ -135,16 +136,22 @@ fn channels(status: &Status) -> Vec<Vec<String>> {
         let (name, mut counts) = match *role {
             ChannelRole::Leader { followers, topics, publications, failures } => (
                 "leader",
-                format!(
-                    "{followers} followers, {topics} topics, {publications} publications, \
-                     {failures} failures"
-                ),
+                [
+                    counted(followers, "follower"),
+                    counted(topics, "topic"),
+                    counted(publications, "publication"),
+                    counted(failures, "failure"),
+                ]
+                .join(", "),
             ),
             ChannelRole::Follower { subscriptions, publications, calls } => (
                 "follower",
-                format!(
-                    "{subscriptions} subscriptions, {publications} publications, {calls} calls"
-                ),
+                [
+                    counted(subscriptions, "subscription"),
+                    counted(publications, "publication"),
+                    counted(calls, "call"),
+                ]
+                .join(", "),
             ),
         };
         if let Some(trouble) = trouble {
@@ -295,7 +302,7 @@ worker 0  12   ready, does not answer  1 min 1 s  0         -        -
 worker 1  -    failed, starts in 4 s   -          5         -        -
 
 CHANNEL   PROCESS  ROLE
-Registry  agent    leader  2 followers, 1 topics, 3 publications, 0 failures
+Registry  agent    leader  2 followers, 1 topic, 3 publications, 0 failures
 
 7 s ago: worker 1 (pid 13) died of signal 9
   its last line

@@ -10,7 +10,10 @@ use super::{
     living::{Living, wait_for},
     wire::{Ask, Stopping},
 };
-use crate::{error::Result, process::name::Exit};
+use crate::{
+    error::{ErrorKind, Result},
+    process::{name::Exit, words::lasting},
+};
 
 /// How long a master may take to answer before it counts as stopped or stuck.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -30,7 +33,14 @@ pub(super) fn stop(
     own_limit: Duration,
 ) -> Result<Exit> {
     let title = instance.title.as_str();
-    let Some(client) = Client::connect(instance)? else {
+    let client = match Client::connect(instance) {
+        Err(error) if error.kind() == ErrorKind::Timeout => {
+            let Some(master) = instance.holder().and_then(Living::find) else { return Err(error) };
+            return stop_unheard(instance, master, limit, own_limit);
+        }
+        connected => connected?,
+    };
+    let Some(client) = client else {
         println!("{title} is not running");
         instance.sweep();
         return Ok(Exit::Clean);
@@ -57,11 +67,40 @@ pub(super) fn stop(
         Err(why @ NoAnswer::Failed(_)) => return Err(client.error("can't stop", why)),
     };
     left.extend(Living::find(client.master.pid()));
-    let limit = limit.unwrap_or(own_limit + SILENCE);
+    Ok(see_it_gone(instance, &client.master, left, limit.unwrap_or(own_limit + SILENCE)))
+}
+
+/// Stops a master that takes no connections.
+fn stop_unheard(
+    instance: &Instance,
+    master: Living,
+    limit: Option<Duration>,
+    own_limit: Duration,
+) -> Result<Exit> {
+    let (title, pid) = (instance.title.as_str(), master.pid());
+    println!("the master of {title} (pid {pid}) takes no connections; waking it");
+    let mut left = master.children();
+    master.signal(Signal::TERM);
+    // A stopped process takes no other signal until it goes on.
+    master.signal(Signal::CONT);
+    left.extend(Living::find(pid));
+    Ok(see_it_gone(instance, &master, left, limit.unwrap_or(own_limit + SILENCE)))
+}
+
+/// Waits until all of a cluster that was asked to stop are gone, and kills those that are not in
+/// time.
+fn see_it_gone(
+    instance: &Instance,
+    master: &Living,
+    mut left: Vec<Living>,
+    limit: Duration,
+) -> Exit {
+    let title = instance.title.as_str();
     wait_for(&mut left, limit);
     let in_time = left.is_empty();
     if !in_time {
-        println!("not all of {title} is gone after {limit:?}; killing {}", pids(&left));
+        let limit = lasting(limit);
+        println!("not all of {title} is gone after {limit}; killing {}", pids(&left));
         // A second request has the master itself kill them, in order.
         if let Ok(Some(again)) = Client::connect(instance)
             && again.ask::<Stopping>(Ask::Stop, SILENCE).is_ok()
@@ -69,17 +108,16 @@ pub(super) fn stop(
             wait_for(&mut left, LAST);
         }
         if !left.is_empty() {
-            kill(&client.master, &mut left);
+            kill(master, &mut left);
         }
     }
-    drop(client);
     instance.sweep();
     if left.is_empty() {
         println!("{title} is stopped");
-        return Ok(if in_time { Exit::Clean } else { Exit::Failed });
+        return if in_time { Exit::Clean } else { Exit::Failed };
     }
     println!("{title} is not gone: {} can't be killed", pids(&left));
-    Ok(Exit::Failed)
+    Exit::Failed
 }
 
 /// The master first, since it would start others; without it the others end by themselves.

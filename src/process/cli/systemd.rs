@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     error::{Error, Result},
-    process::{MasterEvent, MasterHandle},
+    process::{MasterEvent, MasterHandle, words::counted},
 };
 
 /// The listening sockets that the service manager gives, by name.
@@ -76,7 +76,7 @@ impl Manager {
                 Err(error) => tracing::warn!(%error, "can't tell the time of the reload"),
             },
             MasterEvent::Reloaded { generation } => {
-                let status = format!("running, reloaded {generation} times");
+                let status = format!("running, {}", counted(*generation, "reload"));
                 send(&[NotifyState::Ready, NotifyState::Status(&status)]);
             }
             MasterEvent::ReloadFailed { reason } => {

@@ -2,7 +2,10 @@
 
 use tokio::sync::oneshot;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    process::words::counted,
+};
 
 /// The way to answer one who asked.
 pub(super) type Answer = oneshot::Sender<Result<()>>;
@@ -45,9 +48,10 @@ impl Answers {
             reply(
                 answer,
                 match outcome {
-                    Ok(()) if wanted != workers => {
-                        Err(format!("{wanted} workers were asked for, and then {workers}"))
-                    }
+                    Ok(()) if wanted != workers => Err(format!(
+                        "asked for {}, and then for {workers}",
+                        counted(wanted, "worker")
+                    )),
                     outcome => outcome.clone(),
                 },
             );

@@ -1,5 +1,7 @@
 //! A child, as the master has it: started, spoken to, signalled, waited for.
 
+mod link;
+
 use std::{
     ffi::OsString,
     io::{self, PipeReader},
@@ -10,35 +12,30 @@ use std::{
     },
     path::PathBuf,
     process::{self, Command, Stdio},
-    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::{sync::mpsc, task::JoinHandle};
 
+pub(super) use self::link::{FromChild, Heard};
+use self::link::{speak_for, talk};
 use super::{
     build::Builds,
-    dispatcher::{Event, Words},
     listen::Listening,
-    outbox::{Outbox, Outgoing, Room, outbox},
+    outbox::{Outbox, outbox},
     program::Program,
     tail::Tail,
 };
 use crate::{
     process::{
-        control::{
-            CLUSTER_LISTENER, Inbox, LinkError, Reader, VERSION, Writer, split, write_blocking,
-        },
+        control::{CLUSTER_LISTENER, Inbox, LinkError, VERSION, split, write_blocking},
         inherit::{LAUNCHER_VARIABLE, MASTER_VARIABLE},
         name::{Exit, ProcessName},
         output::{self, Logs, Sink},
     },
     protocol::{
         handshake::Token,
-        pb::{
-            AgentPlace, Ended, Peers, Taken, Welcome, WorkerPlace, control::Body, ended::How,
-            welcome,
-        },
+        pb::{AgentPlace, Peers, Welcome, WorkerPlace, control::Body, welcome},
     },
 };
 
@@ -104,6 +101,13 @@ pub(super) struct Child {
     pub(super) pid: u32,
     process: process::Child,
     outbox: Outbox,
+    /// Taken when it is gone.
+    voice: Option<Voice>,
+}
+
+/// What is heard of a child, for a moment longer than it lives.
+#[derive(Debug)]
+pub(super) struct Voice {
     /// Ends with the link.
     pub(super) talk: JoinHandle<()>,
     pub(super) tail: Tail,
@@ -163,7 +167,7 @@ impl Child {
             Some(time) => tokio::spawn(speak_for(time, pid, heard)),
             None => tokio::spawn(talk(link, outgoing, name, pid, heard)),
         };
-        Ok(Self { name, pid, process, outbox, talk, tail })
+        Ok(Self { name, pid, process, outbox, voice: Some(Voice { talk, tail }) })
     }
 
     /// Whether there is still a link to it.
@@ -185,22 +189,30 @@ impl Child {
         }
     }
 
-    /// Looks whether the child is gone. If so, kills what it left behind in its process group and
-    /// reaps it, in this order: until it is reaped, no other group can have its number.
-    pub(super) fn reap(&mut self) -> Option<Exit> {
+    /// Looks whether the child is gone, and says so once: how it ended, and what may still be heard of
+    /// it. What it left behind in its process group is killed. Its pid stays its own until
+    /// [`bury`](Self::bury): no process and no group can have the number that it is known by.
+    pub(super) fn take_death(&mut self) -> Option<(Exit, Voice)> {
         let pid = self.group()?;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match rustix::process::waitid(WaitId::Pid(pid), options) {
-            Ok(None) => return None,
-            Ok(Some(_)) => self.signal(Signal::KILL),
-            // Somebody else in this program reaped it, or a signal came between.
-            Err(_) => {}
+        let seen = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
+        if matches!(seen, Ok(None)) {
+            return None;
         }
-        match self.process.try_wait() {
-            Ok(Some(status)) => Some(Exit::from(status)),
-            Ok(None) => None,
-            Err(_) => Some(Exit::Code(-1)),
-        }
+        let voice = self.voice.take()?;
+        // Where somebody else in this program reaped it, its number is free already, and there is
+        // nothing to be known.
+        let Ok(Some(status)) = seen else { return Some((Exit::Code(-1), voice)) };
+        self.signal(Signal::KILL);
+        let killed = status.terminating_signal().map(Exit::Signal);
+        let exit = killed.or(status.exit_status().map(Exit::from)).unwrap_or(Exit::Code(-1));
+        Some((exit, voice))
+    }
+
+    /// Reaps the child, which is gone. From now on its pid may be that of another process.
+    pub(super) fn bury(mut self) {
+        // Somebody else in this program may have reaped it.
+        let _ = self.process.try_wait();
     }
 
     /// The child's process group, which it leads.
@@ -311,166 +323,38 @@ impl Shared {
     }
 }
 
-/// What comes from a child.
-#[derive(Debug)]
-pub(super) enum Heard {
-    /// What the dispatcher has to know: the life of the process.
-    Event(Event),
-    /// Anything else that the child said.
-    Frame(FromChild),
-}
-
-/// A frame of a child that is not about its life.
-#[derive(Debug)]
-pub(super) struct FromChild {
-    pub(super) process: ProcessName,
-    pub(super) pid: u32,
-    pub(super) body: Box<Body>,
-}
-
-/// Carries frames both ways until the link ends.
-async fn talk(
-    (reader, writer): (Reader, Writer),
-    outgoing: Outgoing,
-    process: ProcessName,
-    pid: u32,
-    heard: mpsc::Sender<Heard>,
-) {
-    let room = outgoing.room();
-    let why = tokio::select! {
-        why = listen(reader, room, process, pid, heard) => why,
-        why = speak(writer, outgoing) => why,
-    };
-    match why {
-        // The death itself is told by the system.
-        LinkError::Gone => {}
-        // Closing the link makes the child exit.
-        error => tracing::error!(%process, pid, "closing the control link: {error}"),
-    }
-}
-
-/// Says for a program that can't when it takes its place and is ready.
-async fn speak_for(ready_after: Duration, pid: u32, heard: mpsc::Sender<Heard>) {
-    tokio::time::sleep(ready_after).await;
-    for words in [Words::Taken { answers_pings: false }, Words::Ready] {
-        // The master is gone only when no child is left.
-        let _ = heard.send(Heard::Event(Event::Said { pid, words })).await;
-    }
-}
-
-async fn listen(
-    mut reader: Reader,
-    room: Room,
-    process: ProcessName,
-    pid: u32,
-    heard: mpsc::Sender<Heard>,
-) -> LinkError {
-    loop {
-        // One that sends and does not read what it gets back is not read either.
-        room.wait().await;
-        let said = match reader.read().await {
-            // That it is there concerns the dispatcher; that it takes messages, the router.
-            Ok(body @ Body::Taken(Taken { takes_messages: true, .. })) => {
-                let frame = FromChild { process, pid, body: Box::new(body.clone()) };
-                if heard.send(Heard::Frame(frame)).await.is_err() {
-                    return LinkError::Gone;
-                }
-                Ok(body)
-            }
-            other => other,
-        };
-        let said = match said {
-            Ok(body) => match words(body) {
-                Ok(words) => Heard::Event(Event::Said { pid, words }),
-                Err(body) => Heard::Frame(FromChild { process, pid, body }),
-            },
-            Err(error) => return error,
-        };
-        if heard.send(said).await.is_err() {
-            return LinkError::Gone;
-        }
-    }
-}
-
-async fn speak(mut writer: Writer, mut outgoing: Outgoing) -> LinkError {
-    while let Some(body) = outgoing.next().await {
-        match writer.write(body).await {
-            Ok(()) => {}
-            // What the child said last may still be in the socket, and what is said to it now makes
-            // room for nobody's sake but that of those who wait for room.
-            Err(LinkError::Gone) => while outgoing.next().await.is_some() {},
-            Err(error) => return error,
-        }
-    }
-    std::future::pending().await
-}
-
-/// What a frame says of the life of its process; the frame itself where it is about something else.
-fn words(body: Body) -> Result<Words, Box<Body>> {
-    match body {
-        Body::Taken(taken) => Ok(Words::Taken { answers_pings: taken.answers_pings }),
-        Body::Standby(_) => Ok(Words::Standby),
-        Body::Ready(_) => Ok(Words::Ready),
-        Body::Ended(Ended { how: Some(how) }) => Ok(match how {
-            How::Done(_) => Words::Done,
-            How::Early(_) => Words::Early,
-            How::Failed(text) => Words::Failed(text),
-            How::Panicked(text) => Words::Panicked(text),
-        }),
-        other => Err(Box::new(other)),
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{io::Write, os::unix::net::UnixStream as Blocking, time::Duration};
-
-    use prost::Message;
-
     use super::*;
-    use crate::protocol::pb::{Control, MessageReceipt, SendMessage};
 
-    /// The master's end of a link to a process that does with the other end what it wants.
-    fn link() -> (Blocking, Outbox, mpsc::Receiver<Heard>, JoinHandle<()>) {
-        let (ours, theirs) = Blocking::pair().unwrap();
-        let (outbox, outgoing) = outbox();
-        let (hears, heard) = mpsc::channel(64);
-        let link = split(ours, Inbox::default()).unwrap();
-        let talk = tokio::spawn(talk(link, outgoing, ProcessName::Agent, 7, hears));
-        (theirs, outbox, heard, talk)
+    fn state(pid: u32) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
     }
 
     #[tokio::test]
-    async fn one_that_floods_and_does_not_read_is_not_read_either() {
-        let (mut theirs, outbox, mut heard, _talk) = link();
-        // Long enough for a machine that is busy, since its end means that nobody reads any more.
-        theirs.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
-        let flood = tokio::task::spawn_blocking(move || {
-            let message = SendMessage { data: vec![b'1'; 1024].into(), ..SendMessage::default() };
-            let control = Control { body: Some(Body::SendMessage(message)) }.encode_to_vec();
-            let frame = [&(control.len() as u32).to_be_bytes()[..], &control].concat();
-            let sent = (0..100_000).take_while(|_| theirs.write_all(&frame).is_ok()).count();
-            (sent, theirs)
-        });
-        let answers = async {
-            let receipt = MessageReceipt { id: 1, taken: 1, ..MessageReceipt::default() };
-            while let Some(Heard::Frame(_)) = heard.recv().await {
-                outbox.push(Body::MessageReceipt(receipt)).unwrap();
-            }
-        };
-        let (sent, _theirs) = tokio::select! {
-            sent = flood => sent.unwrap(),
-            () = answers => unreachable!("the link ends with the test"),
-        };
-        assert!((500..10_000).contains(&sent), "{sent} frames were read");
-    }
-
-    #[tokio::test]
-    async fn what_is_no_frame_ends_the_link() {
-        let (mut theirs, _outbox, mut heard, talk) = link();
-        theirs.write_all(&[0, 0, 0, 3, 0xff, 0xff, 0xff]).unwrap();
-        talk.await.unwrap();
-        assert!(heard.recv().await.is_none());
-        assert!(theirs.write_all(&[0]).is_err(), "it is closed, so the child exits");
+    async fn a_pid_is_kept_until_all_that_is_known_by_it_is_forgotten() {
+        for (script, ends) in [("exit 7", Exit::Code(7)), ("kill -9 $$", Exit::Signal(9))] {
+            let mut command = Command::new("sh");
+            let process = command.args(["-c", script]).process_group(0).spawn().unwrap();
+            let talk = tokio::spawn(std::future::pending());
+            let voice = Some(Voice { talk, tail: Tail::default() });
+            let (outbox, _outgoing) = outbox();
+            let pid = process.id();
+            let mut child = Child { name: ProcessName::Agent, pid, process, outbox, voice };
+            let begin = std::time::Instant::now();
+            let exit = loop {
+                if let Some((exit, _)) = child.take_death() {
+                    break exit;
+                }
+                assert!(begin.elapsed().as_secs() < 30, "its death is never seen");
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(exit, ends);
+            assert_eq!(state(pid), Some('Z'), "nobody else can have its number");
+            assert!(child.take_death().is_none(), "it dies once");
+            child.bury();
+            assert_eq!(state(pid), None);
+        }
     }
 }

@@ -158,6 +158,17 @@ pub struct Death {
     pub lines: Vec<String>,
 }
 
+impl Death {
+    /// What it says for people, with what comes next.
+    pub(in crate::process) fn with_outlook(&self) -> String {
+        match self.restart_in {
+            Some(Duration::ZERO) => format!("{self}; starting it again at once"),
+            Some(pause) => format!("{self}; starting it again in {pause:?}"),
+            None => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.process)?;
@@ -188,6 +199,11 @@ mod tests {
             lines: Vec::new(),
         };
         assert_eq!(death.to_string(), "worker 2 (pid 123) died of signal 9");
+        assert_eq!(death.with_outlook(), death.to_string());
+        death.restart_in = Some(Duration::ZERO);
+        assert!(death.with_outlook().ends_with("signal 9; starting it again at once"));
+        death.restart_in = Some(Duration::from_secs(2));
+        assert!(death.with_outlook().ends_with("signal 9; starting it again in 2s"));
         death.reason = Some("failed: no route".into());
         death.exit = Exit::Failed;
         assert_eq!(death.to_string(), "worker 2 (pid 123) failed: no route (exit code 1)");

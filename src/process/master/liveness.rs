@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::{Error, Result},
+    process::words::lasting,
     protocol::pb::{Ping, Pong},
 };
 
@@ -150,8 +151,8 @@ impl Liveness {
         for (name, limit) in [("frozen", self.frozen), ("blocked", self.blocked)] {
             if limit.within < SHORTEST {
                 return Err(Error::config(format!(
-                    "liveness: the limit of `{name}` is {:?}; it must be at least {SHORTEST:?}",
-                    limit.within
+                    "liveness: the limit of `{name}` is {}; it must be at least {SHORTEST:?}",
+                    lasting(limit.within)
                 )));
             }
         }

@@ -1,7 +1,7 @@
 //! What happens to the cluster, as lines of the log.
 
 use super::{event::MasterEvent, liveness::Remedy};
-use crate::process::name::Exit;
+use crate::process::{name::Exit, words::counted};
 
 pub(super) fn log(event: &MasterEvent) {
     match event {
@@ -10,10 +10,7 @@ pub(super) fn log(event: &MasterEvent) {
         }
         MasterEvent::Ready { process, pid } => tracing::info!(pid, "{process} is ready"),
         MasterEvent::ClusterReady { port } => tracing::info!(port, "the cluster is ready"),
-        MasterEvent::Died(death) => match death.restart_in {
-            Some(pause) => tracing::error!("{death}; starting it again in {pause:?}"),
-            None => tracing::error!("{death}"),
-        },
+        MasterEvent::Died(death) => tracing::error!("{}", death.with_outlook()),
         MasterEvent::Unresponsive { process, pid, how, remedy } => match remedy {
             Remedy::Report => tracing::error!(pid, "{process} is {how}; it is left alone"),
             Remedy::Replace => tracing::error!(pid, "{process} is {how}; it is replaced"),
@@ -25,7 +22,8 @@ pub(super) fn log(event: &MasterEvent) {
             tracing::error!(pid, count, "{process} goes on after a panic: {message}");
         }
         MasterEvent::SlotFailed { process, deaths, .. } => {
-            tracing::error!("{process} has failed: {deaths} died in a row before they were ready");
+            let deaths = counted(*deaths, "death");
+            tracing::error!("{process} has failed: {deaths} in a row before it was ready");
         }
         MasterEvent::Replacing { process, pid, why } => {
             tracing::info!(pid, "replacing {process}: {why}");

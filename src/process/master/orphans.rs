@@ -54,19 +54,24 @@ impl Orphans {
         }
     }
 
-    /// Ends those that are left, once no child is: SIGTERM, and SIGKILL after `limit`, or as soon as
+    /// Ends those that are left, once no child is but those that were given up: SIGTERM, and SIGKILL after `limit`, or as soon as
     /// `hurry` resolves. What they started becomes an orphan with their end, and has its turn. Gives up
     /// 5 s after the first SIGKILL.
-    pub(super) async fn end(&self, limit: Duration, hurry: impl Future<Output = ()>) {
+    pub(super) async fn end(
+        &self,
+        limit: Duration,
+        is_child: impl Fn(u32) -> bool,
+        hurry: impl Future<Output = ()>,
+    ) {
         let begin = Instant::now();
         let mut hurry = std::pin::pin!(hurry);
         let mut asked = HashSet::new();
         let mut killing_since = None;
         loop {
-            self.reap(|_| false);
+            self.reap(&is_child);
             // One that is ending shows no mark any more, but may still be the parent of others.
             let is_ours = |pid: &i32| has_mark(*pid) || is_ending(*pid);
-            let left = self.orphans(children(), |_| false).map(|orphan| orphan.pid);
+            let left = self.orphans(children(), &is_child).map(|orphan| orphan.pid);
             let left: Vec<i32> = left.filter(is_ours).collect();
             if left.is_empty() {
                 return;

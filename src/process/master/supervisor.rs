@@ -22,7 +22,7 @@ use super::{
     answers::Answers,
     build::Builds,
     channels::Inspector,
-    child::{Child, FromChild, Heard, Launch, Order, Shared},
+    child::{Child, FromChild, Heard, Launch, Order, Shared, Voice},
     dispatcher::{Action, Dispatcher, Event, Rules, Words},
     event::MasterEvent,
     handle::{EVENTS, MasterHandle, Observe, Request, Requests, start_observer},
@@ -114,7 +114,9 @@ pub(super) async fn supervise(
     let hurry = async {
         signals.stop().await;
     };
-    supervisor.orphans.end(stop_timeout, hurry).await;
+    // Who was abandoned is left in peace.
+    let is_child = |pid| supervisor.children.contains_key(&pid);
+    supervisor.orphans.end(stop_timeout, is_child, hurry).await;
     drop(supervisor);
     hub.close();
     wait_for_observers(observers, stop_timeout).await;
@@ -269,6 +271,7 @@ impl Supervisor {
 
     /// Has the event decided upon, and does what follows from it, until nothing more does.
     fn dispatch(&mut self, event: Event) -> Option<Result<(), String>> {
+        let gone = if let Event::Exited { pid, .. } = event { Some(pid) } else { None };
         let mut events = VecDeque::from([event]);
         let mut verdict = None;
         while let Some(event) = events.pop_front() {
@@ -276,7 +279,7 @@ impl Supervisor {
                 self.judge.take(pid);
                 self.inspector.watch(pid);
             }
-            // Only now, since what it said last was heard after it was reaped.
+            // Only now, since what it said last was heard after its end.
             if let Event::Exited { pid, .. } = event {
                 self.forget(pid);
                 self.panics.bury(pid);
@@ -302,6 +305,7 @@ impl Supervisor {
                         self.let_go(pid);
                         self.signal(pid, Kill::KILL);
                     }
+                    Action::Abandon { pid, text } => tracing::error!(pid, "{text}"),
                     Action::Tell(event) => self.tell(event),
                     Action::OpenBuild { build } => {
                         let opened = self.builds.open(build);
@@ -317,6 +321,11 @@ impl Supervisor {
                     Action::Finish(outcome) => verdict = Some(outcome),
                 }
             }
+        }
+        // Last, so that no other process, not even one that was just started in its place, can have
+        // its pid while anybody here knows it by that.
+        if let Some(child) = gone.and_then(|pid| self.children.remove(&pid)) {
+            child.bury();
         }
         verdict
     }
@@ -356,12 +365,9 @@ impl Supervisor {
 
     /// Looks which children are gone. One SIGCHLD may stand for several.
     fn reap(&mut self) {
-        let children = self.children.iter_mut();
-        let gone: Vec<_> =
-            children.filter_map(|(pid, child)| Some((*pid, child.reap()?))).collect();
-        for (pid, exit) in gone {
-            if let Some(child) = self.children.remove(&pid) {
-                tokio::spawn(bury(child, exit, self.hears.clone()));
+        for (pid, child) in &mut self.children {
+            if let Some((exit, voice)) = child.take_death() {
+                tokio::spawn(hear_out(*pid, exit, voice, self.hears.clone()));
             }
         }
         self.orphans.reap(|pid| self.children.contains_key(&pid));
@@ -369,17 +375,16 @@ impl Supervisor {
 }
 
 /// Collects what a child that is gone said last, and then reports its death.
-async fn bury(mut child: Child, exit: Exit, hears: mpsc::Sender<Heard>) {
-    let pid = child.pid;
+async fn hear_out(pid: u32, exit: Exit, mut voice: Voice, hears: mpsc::Sender<Heard>) {
     let last_words = async {
         // It ends with the link, and then all that came by it is in `hears`, before the death.
-        let _ = (&mut child.talk).await;
-        child.tail.ended().await;
+        let _ = (&mut voice.talk).await;
+        voice.tail.ended().await;
     };
     if timeout(LAST_WORDS, last_words).await.is_err() {
-        child.talk.abort();
+        voice.talk.abort();
     }
-    let tail = child.tail.lines();
+    let tail = voice.tail.lines();
     // The master is gone only when no child is left.
     let _ = hears.send(Heard::Event(Event::Exited { pid, exit, tail })).await;
 }

@@ -17,6 +17,7 @@ use tokio::{
 use super::{Target, hub::Hub};
 use crate::{
     error::{Error, ErrorKind, Result},
+    process::words::lasting,
     protocol::pb::{MessageReceipt, Refusal},
 };
 
@@ -113,8 +114,7 @@ impl fmt::Display for Known {
             Self::Passed => f.write_str("the master has it, and not all its receivers answered"),
             Self::SoFar(receipt, waiting) => write!(
                 f,
-                "{} processes took it, {} had no handler, {} no room, {} were lost, and {waiting} \
-                 have not answered",
+                "taken by {}, no handler in {}, no room in {}, lost with {}, no answer of {waiting}",
                 receipt.taken, receipt.unhandled, receipt.no_room, receipt.lost
             ),
         }
@@ -177,8 +177,11 @@ impl Future for AwaitReceipt {
             return Poll::Pending;
         }
         let known = this.hub.forget(this.id).unwrap_or(Known::Passed);
-        let text =
-            format!("message `{}`: no receipt within {:?}; {known}", this.action, this.limit);
+        let text = format!(
+            "message `{}`: no receipt within {}; {known}",
+            this.action,
+            lasting(this.limit)
+        );
         Poll::Ready(Err(Error::new(ErrorKind::Timeout, text)))
     }
 }

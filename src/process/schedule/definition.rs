@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::timing::{CronTiming, MAX_INTERVAL, MIN_INTERVAL, Now, Timer, Timing};
 use crate::{
     error::{Error, Result},
+    process::words::lasting,
     protocol::pb::{self, schedule_job},
 };
 
@@ -288,7 +289,8 @@ impl Schedule {
         if let Timing::Every(every) = self.timing
             && !(MIN_INTERVAL..=MAX_INTERVAL).contains(&every)
         {
-            return refuse(format!("the interval {every:?} is not from 10 ms to a hundred years"));
+            let every = lasting(every);
+            return refuse(format!("the interval {every} is not from 10 ms to a hundred years"));
         }
         if self.only_in.len() > MAX_ENVIRONMENTS {
             return refuse(format!("it has more than {MAX_ENVIRONMENTS} environments"));

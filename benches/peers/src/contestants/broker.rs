@@ -6,10 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::process::{Child, Command};
+use bytes::BytesMut;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::tcp::OwnedWriteHalf,
+    process::{Child, Command},
+};
 
 use super::{Who, nats, redis};
-use crate::harness::Result;
+use crate::harness::{Result, Source, Topic};
+
+/// The most that a publisher puts into one write.
+const WRITE: usize = 256 << 10;
 
 /// A running one. It belongs to the process that publishes, which ends with the bench, whatever
 /// ends that; dropping it kills it.
@@ -37,4 +46,30 @@ impl Broker {
         }
         Ok(Self { port, process })
     }
+}
+
+/// Publishes the values of the source, in the background: each behind the head that the broker wants
+/// for its length, and with all that is there already in one write.
+pub(super) fn publish_values(
+    mut write: OwnedWriteHalf,
+    source: Source,
+    head: impl Fn(usize) -> String + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let mut values = std::pin::pin!(source.values(Topic::ALL));
+        let mut out = BytesMut::new();
+        while let Some(value) = values.next().await {
+            let mut next = Some(value);
+            while let Some(value) = next {
+                out.extend_from_slice(head(value.len()).as_bytes());
+                out.extend_from_slice(&value);
+                out.extend_from_slice(b"\r\n");
+                let is_full = out.len() > WRITE;
+                next = if is_full { None } else { values.next().now_or_never().flatten() };
+            }
+            if write.write_all_buf(&mut out).await.is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -4,15 +4,15 @@
 use std::process::Command;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, stream::BoxStream};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpStream, tcp::OwnedReadHalf},
 };
 use tokio_util::codec::{Decoder, FramedRead};
 
-use super::{Feed, find, only_one_key};
-use crate::harness::{Result, Source, Topic};
+use super::{Feed, broker::publish_values, find, only_one_key};
+use crate::harness::{Result, Source};
 
 const PROGRAM: &str = "nats-server";
 
@@ -44,26 +44,10 @@ type Half = tokio::net::tcp::OwnedWriteHalf;
 
 /// Publishes the values of the source.
 pub(super) async fn publish(port: u16, source: Source) -> Result<()> {
-    let (mut messages, mut write) = connect(port, "").await?;
+    let (mut messages, write) = connect(port, "").await?;
     // What the broker says must be read, though nothing comes of it.
     tokio::spawn(async move { while messages.next().await.is_some() {} });
-    tokio::spawn(async move {
-        let mut values = std::pin::pin!(source.values(Topic::ALL));
-        let mut out = BytesMut::new();
-        while let Some(value) = values.next().await {
-            let mut next = Some(value);
-            while let Some(value) = next {
-                out.extend_from_slice(format!("PUB v {}\r\n", value.len()).as_bytes());
-                out.extend_from_slice(&value);
-                out.extend_from_slice(b"\r\n");
-                let full = out.len() > 256 << 10;
-                next = if full { None } else { values.next().now_or_never().flatten() };
-            }
-            if write.write_all_buf(&mut out).await.is_err() {
-                return;
-            }
-        }
-    });
+    publish_values(write, source, |len| format!("PUB v {len}\r\n"));
     Ok(())
 }
 

@@ -4,15 +4,15 @@
 use std::process::Command;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, stream::BoxStream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tokio_util::codec::{Decoder, FramedRead};
 
-use super::{Feed, find, only_one_key};
-use crate::harness::{Result, Source, Topic};
+use super::{Feed, broker::publish_values, find, only_one_key};
+use crate::harness::{Result, Source};
 
 const PROGRAM: &str = "redis-server";
 
@@ -38,30 +38,13 @@ async fn connect(port: u16) -> Result<TcpStream> {
 
 /// Publishes the values of the source.
 pub(super) async fn publish(port: u16, source: Source) -> Result<()> {
-    let (mut read, mut write) = connect(port).await?.into_split();
+    let (mut read, write) = connect(port).await?.into_split();
     // The broker tells how many it gave each value to; it must be read, and nothing comes of it.
     tokio::spawn(async move {
         let mut answers = vec![0; 64 << 10];
         while read.read(&mut answers).await.is_ok_and(|len| len > 0) {}
     });
-    tokio::spawn(async move {
-        let mut values = std::pin::pin!(source.values(Topic::ALL));
-        let mut out = BytesMut::new();
-        while let Some(value) = values.next().await {
-            let mut next = Some(value);
-            while let Some(value) = next {
-                let head = format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nv\r\n${}\r\n", value.len());
-                out.extend_from_slice(head.as_bytes());
-                out.extend_from_slice(&value);
-                out.extend_from_slice(b"\r\n");
-                let full = out.len() > 256 << 10;
-                next = if full { None } else { values.next().now_or_never().flatten() };
-            }
-            if write.write_all_buf(&mut out).await.is_err() {
-                return;
-            }
-        }
-    });
+    publish_values(write, source, |len| format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nv\r\n${len}\r\n"));
     Ok(())
 }
 

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, net::TcpListener, time::Duration};
 
-use super::{MasterBuilder, MasterHandle};
+use super::{MasterBuilder, MasterHandle, run::default_workers};
 use crate::process::output::Logs;
 
 impl MasterBuilder {
     /// How many workers it starts with.
     pub(in crate::process) fn worker_count(&self) -> u32 {
-        self.workers.unwrap_or_else(super::default_workers)
+        self.workers.unwrap_or_else(default_workers)
     }
 
     /// How long its stop takes at most: workers, agent, and what left its group take turns.

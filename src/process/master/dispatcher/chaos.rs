@@ -1,7 +1,7 @@
 //! Random events at random times: whatever happens, the invariants hold, and when the chaos ends the
 //! cluster becomes what it is to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -23,8 +23,9 @@ struct World {
     dispatcher: Dispatcher,
     random: fastrand::Rng,
     now: Instant,
-    next_pid: u32,
     alive: BTreeMap<u32, Process>,
+    /// Those that the kernel holds although they were killed.
+    abandoned: BTreeSet<u32>,
     wanted_workers: u32,
     stopping: bool,
     finished: bool,
@@ -54,8 +55,8 @@ impl World {
             dispatcher: Dispatcher::new(rules, seed),
             random,
             now: Instant::now(),
-            next_pid: 100,
             alive: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
             wanted_workers: workers,
             stopping: false,
             finished: false,
@@ -114,8 +115,7 @@ impl World {
                 if !lucky && self.random.u32(0..20) == 0 {
                     return Some(Event::SpawnFailed { process, error: "bad luck".into() });
                 }
-                let pid = self.next_pid;
-                self.next_pid += 1;
+                let pid = self.next_pid();
                 let name = Some(process);
                 self.alive.insert(pid, Process { name, lead, ..Process::default() });
                 self.check_lead();
@@ -134,6 +134,11 @@ impl World {
             Action::Kill { pid } => {
                 self.check(!self.alive[&pid].killed, "it is killed once");
                 self.alive.get_mut(&pid).unwrap().killed = true;
+            }
+            Action::Abandon { pid, .. } => {
+                self.check(self.alive[&pid].killed, "only who was killed is given up");
+                self.alive.remove(&pid);
+                self.abandoned.insert(pid);
             }
             Action::OpenBuild { .. } => {
                 let found = lucky || self.random.u32(0..10) > 0;
@@ -158,6 +163,13 @@ impl World {
             Action::KeepBuild { .. } | Action::Tell(_) => {}
         }
         None
+    }
+
+    /// The lowest number that nobody has, as on a host that has just run out of others: who died gives
+    /// its own to the next.
+    fn next_pid(&self) -> u32 {
+        let has = |pid: &u32| self.alive.contains_key(pid) || self.abandoned.contains(pid);
+        (100..).find(|pid| !has(pid)).unwrap_or_default()
     }
 
     fn check_lead(&self) {
@@ -213,6 +225,11 @@ impl World {
                 self.scales += 1;
                 self.wanted_workers = self.random.u32(0..5);
                 self.happens(Event::Scale(self.wanted_workers), false);
+            }
+            (71..73, _) if !self.abandoned.is_empty() => {
+                let pid = self.abandoned.pop_first().unwrap_or_default();
+                let exit = Exit::Signal(9);
+                self.happens(Event::Exited { pid, exit, tail: Vec::new() }, false);
             }
             (69..71, _) if may_stop => self.happens(Event::Stop(None), false),
             _ => self.time_passes(false),

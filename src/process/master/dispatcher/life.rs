@@ -8,6 +8,7 @@ use super::{
     Action, Death, Dispatcher, Exit, Life, MasterEvent, Member, Phase, ProcessName, Seat,
     Unresponsive, Verdict, Words, after, failure, role,
 };
+use crate::process::words::lasting;
 
 impl Dispatcher {
     /// Starts a process in this slot.
@@ -158,18 +159,18 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_not_ready(&mut self, now: Instant, pid: u32) {
-        let limit = self.rules.ready_timeout;
+        let limit = lasting(self.rules.ready_timeout);
         let Some(slot) = self.slot_of(pid) else { return };
         let role = role(slot.process);
         let Some(member) = slot.by_pid_mut(pid) else { return };
         member.reason = Some(if member.taken {
             format!(
-                "was not ready within {limit:?}; let its function call `{role}.ready().await` when \
+                "was not ready within {limit}; let its function call `{role}.ready().await` when \
                  its set-up is done"
             )
         } else {
             format!(
-                "did not take its place within {limit:?}; its program must call `main` or `run` of \
+                "did not take its place within {limit}; its program must call `main` or `run` of \
                  `Master::builder()` first of all"
             )
         });
@@ -186,6 +187,7 @@ impl Dispatcher {
         let process = slot.process;
         if let Some(at) = slot.members.iter().position(|member| member.pid == pid) {
             let member = slot.members.remove(at);
+            self.note_exit(pid);
             self.handle_end(now, process, &member, exit, tail);
         }
     }
@@ -288,7 +290,7 @@ impl Dispatcher {
         member.reason = Some(reason);
         if how == Unresponsive::Frozen {
             // It must not come to itself and end as if nothing had been.
-            self.kill_now(pid);
+            self.kill(now, pid);
         } else {
             self.terminate(now, pid);
         }

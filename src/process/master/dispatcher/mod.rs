@@ -24,7 +24,7 @@ mod slot;
 mod status;
 mod stop;
 
-use std::{fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use tokio::time::Instant;
 
@@ -125,6 +125,12 @@ pub(super) enum Action {
     Kill {
         pid: u32,
     },
+    /// The child was killed and is not gone. It is not waited for any more.
+    Abandon {
+        pid: u32,
+        /// Who it is, and why.
+        text: String,
+    },
     /// Find the program anew, and keep it under this number. [`Event::Opened`] answers.
     OpenBuild {
         build: u32,
@@ -200,6 +206,8 @@ pub(super) struct Dispatcher {
     /// Whether another reload is to follow.
     reload_again: bool,
     last_reload: Option<LastReload>,
+    /// Who was killed and is not gone, by pid, in words.
+    abandoned: BTreeMap<u32, String>,
     random: fastrand::Rng,
     actions: Vec<Action>,
 }
@@ -222,6 +230,7 @@ impl Dispatcher {
             reload: None,
             reload_again: false,
             last_reload: None,
+            abandoned: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed),
             actions: Vec::new(),
         }
@@ -234,7 +243,10 @@ impl Dispatcher {
             Event::Spawned { process, pid } => self.handle_spawned(now, process, pid),
             Event::SpawnFailed { process, error } => self.handle_no_spawn(now, process, &error),
             Event::Said { pid, words } => self.handle_words(now, pid, words),
-            Event::Exited { pid, exit, tail } => self.handle_exit(now, pid, exit, tail),
+            Event::Exited { pid, exit, tail } => {
+                self.abandoned.remove(&pid);
+                self.handle_exit(now, pid, exit, tail);
+            }
             Event::Hangs { pid, how } => self.handle_hang(now, pid, how),
             Event::Measured { pid, rss } => self.handle_measured(now, pid, rss),
             Event::Replace { pid, why } => self.wish(pid, why),
@@ -264,11 +276,10 @@ impl Dispatcher {
     }
 
     fn handle_tick(&mut self, now: Instant) {
-        for index in 0..self.slots.len() {
-            let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-            for pid in self.slots[index].due(now) {
+        for process in self.names() {
+            for pid in self.slot(process).due(now) {
                 // An earlier one of these may have changed what this one waits for.
-                let Some(member) = self.slots[index].by_pid(pid) else { continue };
+                let Some(member) = self.member(pid) else { continue };
                 match member.life {
                     Life::Starting { deadline } if now > deadline + OVERSLEPT => {
                         self.start_again_to_wait(now, pid);
@@ -277,12 +288,18 @@ impl Dispatcher {
                         self.handle_not_ready(now, pid);
                     }
                     Life::Retiring { stop_at } if stop_at <= now => self.terminate(now, pid),
-                    Life::Stopping { kill_at } if is_due(kill_at) => self.kill(pid),
+                    Life::Stopping { kill_at } if kill_at <= now => self.kill(now, pid),
+                    Life::Killed { give_up_at } if give_up_at <= now => {
+                        self.give_up(now, pid, now > give_up_at + OVERSLEPT);
+                    }
                     _ => {}
                 }
             }
-            let slot = &mut self.slots[index];
-            let process = slot.process;
+        }
+        // What became of one process may have others started at once.
+        for process in self.names() {
+            let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+            let slot = self.slot(process);
             if let Some(wish) = &mut slot.wish
                 && is_due(wish.not_before)
             {

@@ -125,8 +125,7 @@ impl Dispatcher {
             Stage::Agent { started: true } => self.start_new_workers(now, build),
             Stage::Workers => self.take_over_all(now, build),
             Stage::Draining(old) => {
-                let gone =
-                    old.iter().all(|pid| self.slots.iter().all(|s| s.by_pid(*pid).is_none()));
+                let gone = old.is_empty();
                 if gone {
                     self.end_reload();
                 }
@@ -186,9 +185,17 @@ impl Dispatcher {
         }
         let members = self.slots.iter().flat_map(|slot| &slot.members);
         let old = members.filter(|member| member.build != build).map(|member| member.pid);
-        let old = old.collect();
+        // One that was ordered in this very turn has no pid, and is not waited for.
+        let old = old.filter(|pid| *pid != 0).collect();
         self.stage(Stage::Draining(old));
         true
+    }
+
+    /// A process is gone. Another one may have its pid from now on, which the reload does not wait for.
+    pub(super) fn note_exit(&mut self, pid: u32) {
+        if let Some(Reload { stage: Stage::Draining(old), .. }) = &mut self.reload {
+            old.retain(|left| *left != pid);
+        }
     }
 
     fn end_reload(&mut self) {

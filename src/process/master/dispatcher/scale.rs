@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Action, Death, Dispatcher, MasterEvent, ProcessName, Seat, Slot};
+use crate::process::words::counted;
 
 /// A change of the number of workers that somebody waits for.
 #[derive(Debug)]
@@ -94,8 +95,8 @@ impl Dispatcher {
         let ProcessName::Worker(index) = death.process else { return };
         if index >= scaling.from && death.ready_for.is_none() && scaling.failed.is_none() {
             scaling.failed = Some(format!(
-                "there are to be {} workers now, but {death}; it is started again",
-                self.workers
+                "there are to be {} now, but {death}; it is started again",
+                counted(self.workers, "worker")
             ));
         }
     }

@@ -17,6 +17,9 @@
 //!                 │   ──► Standby ──lead─►)      │ Retire, an agent with the lead
 //!                 │ not ready, stop              ▼
 //!                 └─────────► Stopping ◄───── Retiring
+//!                                │ not gone in time
+//!                                ▼
+//!                              Killed
 //! ```
 
 use std::time::Duration;
@@ -118,9 +121,10 @@ pub(super) enum Life {
     Ready,
     /// It is an agent that gives up the lead, and gets its SIGTERM at `stop_at`.
     Retiring { stop_at: Instant },
-    /// It got its SIGTERM, and will get its SIGKILL at `kill_at`, or has got it where that is
-    /// `None`.
-    Stopping { kill_at: Option<Instant> },
+    /// It got its SIGTERM, and will get its SIGKILL at `kill_at`.
+    Stopping { kill_at: Instant },
+    /// It got its SIGKILL, and is not waited for beyond `give_up_at`.
+    Killed { give_up_at: Instant },
 }
 
 impl Slot {
@@ -227,14 +231,15 @@ impl Member {
 
     /// Whether it was asked to go, in whatever way.
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(self.life, Life::Retiring { .. } | Life::Stopping { .. })
+        matches!(self.life, Life::Retiring { .. } | Life::Stopping { .. } | Life::Killed { .. })
     }
 
     fn deadline(&self) -> Option<Instant> {
         match self.life {
             Life::Starting { deadline } => Some(deadline),
             Life::Retiring { stop_at } => Some(stop_at),
-            Life::Stopping { kill_at } => kill_at,
+            Life::Stopping { kill_at } => Some(kill_at),
+            Life::Killed { give_up_at } => Some(give_up_at),
             Life::Spawning | Life::Standby | Life::Ready => None,
         }
     }

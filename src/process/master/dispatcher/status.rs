@@ -77,7 +77,9 @@ impl Slot {
             Life::Spawning | Life::Starting { .. } => ProcessState::Starting,
             Life::Standby => ProcessState::Standby,
             Life::Ready => ProcessState::Ready,
-            Life::Retiring { .. } | Life::Stopping { .. } => ProcessState::Stopping,
+            Life::Retiring { .. } | Life::Stopping { .. } | Life::Killed { .. } => {
+                ProcessState::Stopping
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! The ordered stop of the cluster, and the end of single processes.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
-    Action, Death, Dispatcher, Life, MasterEvent, Phase, ProcessName, Verdict, after, failure,
+    Action, Death, Dispatcher, Exit, Life, MasterEvent, Phase, ProcessName, Verdict, after, failure,
 };
 
 impl Dispatcher {
@@ -84,13 +86,18 @@ impl Dispatcher {
                 Phase::StoppingAgent => {
                     self.phase = Phase::Finished;
                     let verdict = std::mem::replace(&mut self.verdict, Verdict::Clean);
-                    self.actions.push(Action::Finish(match verdict {
-                        Verdict::Clean => Ok(()),
-                        Verdict::Failed(text) => Err(text),
+                    let failure = match verdict {
+                        Verdict::Clean => None,
+                        Verdict::Failed(text) => Some(text),
                         Verdict::Pending(pid) => {
-                            Err(format!("the process {pid} was not ready in time"))
+                            Some(format!("the process {pid} was not ready in time"))
                         }
-                    }));
+                    };
+                    let left = self.abandoned.values().cloned();
+                    let failures: Vec<String> = failure.into_iter().chain(left).collect();
+                    let is_clean = failures.is_empty();
+                    let outcome = is_clean.then_some(()).ok_or_else(|| failures.join("\n"));
+                    self.actions.push(Action::Finish(outcome));
                 }
                 _ => return,
             }
@@ -100,35 +107,62 @@ impl Dispatcher {
     /// Asks a process to stop, or kills it where there is no time to ask. One that is only ordered
     /// is asked when it is there.
     pub(super) fn terminate(&mut self, now: Instant, pid: u32) {
-        let kill_at = Some(after(now, self.rules.stop_timeout));
+        let kill_at = after(now, self.rules.stop_timeout);
         let hurried = self.hurried;
         let Some(member) = self.member(pid) else { return };
         match member.life {
             Life::Starting { .. } | Life::Standby | Life::Ready | Life::Retiring { .. } => {
                 member.life = Life::Stopping { kill_at };
                 if hurried {
-                    self.kill(pid);
+                    self.kill(now, pid);
                 } else {
                     self.actions.push(Action::Terminate { pid });
                 }
             }
             // It was asked before, and its time runs already.
-            Life::Stopping { kill_at: Some(_) } if hurried => self.kill(pid),
-            Life::Spawning | Life::Stopping { .. } => {}
+            Life::Stopping { .. } if hurried => self.kill(now, pid),
+            Life::Spawning | Life::Stopping { .. } | Life::Killed { .. } => {}
         }
     }
 
-    /// Kills a process that was asked to stop, unless it was killed already.
-    pub(super) fn kill(&mut self, pid: u32) {
+    /// Kills a process, unless it was killed already.
+    pub(super) fn kill(&mut self, now: Instant, pid: u32) {
         let Some(member) = self.member(pid) else { return };
-        if let Life::Stopping { kill_at: Some(_) } = member.life {
-            self.kill_now(pid);
+        if !matches!(member.life, Life::Killed { .. }) {
+            member.life = Life::Killed { give_up_at: after(now, GIVE_UP) };
+            self.actions.push(Action::Kill { pid });
         }
     }
 
-    pub(super) fn kill_now(&mut self, pid: u32) {
-        let Some(member) = self.member(pid) else { return };
-        member.life = Life::Stopping { kill_at: None };
-        self.actions.push(Action::Kill { pid });
+    /// Waits no more for a process that was killed, unless the master noticed too `late` that its time
+    /// is over: its death may be still to be heard. It will never run its own code again, so that
+    /// whoever takes its place is the only one there.
+    pub(super) fn give_up(&mut self, now: Instant, pid: u32, late: bool) {
+        let Some(slot) = self.slot_of(pid) else { return };
+        let process = slot.process;
+        let Some(member) = slot.by_pid_mut(pid) else { return };
+        if late {
+            member.life = Life::Killed { give_up_at: after(now, GIVE_UP) };
+            return;
+        }
+        let text = format!(
+            "is not gone {GIVE_UP:?} after its SIGKILL, and is left behind: the kernel or a debugger \
+             holds it"
+        );
+        let before =
+            member.reason.take().map(|reason| format!("{reason}; it ")).unwrap_or_default();
+        member.reason = Some(format!("{before}{text}"));
+        let text = format!("{process} (pid {pid}) {text}");
+        self.actions.push(Action::Abandon { pid, text: text.clone() });
+        self.abandoned.insert(pid, text);
+        self.handle_exit(now, pid, Exit::Signal(KILLED), Vec::new());
     }
 }
+
+/// The number of SIGKILL.
+const KILLED: i32 = 9;
+
+/// How long a process that was killed is waited for. It takes that long where the kernel has a lot of
+/// its memory to give back, and for ever in a system call that does not come back, or in the hands of
+/// a debugger.
+pub(super) const GIVE_UP: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 mod change;
 mod reload;
 
-use super::*;
+use super::{stop::GIVE_UP, *};
 use crate::process::master::status::ProcessState;
 use ProcessName::{Agent, Worker};
 
@@ -84,6 +84,7 @@ impl Story {
                 Action::Retire { pid, .. } => format!("retire {}", self.name(pid)),
                 Action::Terminate { pid } => format!("terminate {}", self.name(pid)),
                 Action::Kill { pid } => format!("kill {}", self.name(pid)),
+                Action::Abandon { pid, .. } => format!("abandon {}", self.name(pid)),
                 Action::OpenBuild { build } => format!("open {build}"),
                 Action::KeepBuild { build } => format!("keep {build}"),
                 Action::Reloading => "reloading".to_owned(),
@@ -228,7 +229,7 @@ fn one_that_is_not_ready_in_time_is_blamed_with_what_it_said_last() {
     story.wants(&["terminate worker 0"]);
     story.waits(STOP);
     story.wants(&["kill worker 0"]);
-    assert_eq!(story.dispatcher.next_deadline(), None, "it is killed once");
+    assert_eq!(story.dispatcher.next_deadline(), Some(story.now + GIVE_UP), "it is killed once");
     story.exits(Worker(0), Exit::Signal(9));
     story.exits(Agent, Exit::Clean);
     story.wants(&["terminate agent", "finish"]);
@@ -372,6 +373,52 @@ fn a_second_stop_kills_at_once_and_in_order() {
     story.wants(&[]);
     story.exits(Worker(1), Exit::Signal(9));
     story.wants(&["kill agent"]);
+}
+
+#[test]
+fn the_stop_does_not_wait_without_end_for_those_who_can_not_be_killed() {
+    let mut story = Story::running(2);
+    story.happens(Event::Stop(None));
+    story.wants(&["terminate worker 0", "terminate worker 1"]);
+    story.exits(Worker(0), Exit::Clean);
+    story.waits(STOP);
+    story.wants(&["kill worker 1"]);
+    story.waits(GIVE_UP);
+    story.wants(&["abandon worker 1", "terminate agent"]);
+    story.waits(STOP);
+    story.waits(GIVE_UP);
+    story.wants(&["kill agent", "abandon agent", "finish"]);
+    let (worker, agent) = (story.pid(Worker(1)), story.pid(Agent));
+    let says = |process, pid| {
+        format!(
+            "{process} (pid {pid}) is not gone 10s after its SIGKILL, and is left behind: the kernel \
+             or a debugger holds it"
+        )
+    };
+    let expected = format!("{}\n{}", says("agent", agent), says("worker 1", worker));
+    assert_eq!(story.failure(), expected);
+}
+
+#[test]
+fn one_that_can_not_be_killed_is_replaced_and_no_failure_once_it_is_gone() {
+    let mut story = Story::running(1);
+    let pid = story.pid(Worker(0));
+    story.happens(Event::Hangs { pid, how: Unresponsive::Frozen });
+    story.wants(&["kill worker 0"]);
+    // A master that was stopped itself has its death still to hear.
+    story.now += GIVE_UP + 2 * OVERSLEPT;
+    story.happens(Event::Tick);
+    story.wants(&[]);
+    story.waits(GIVE_UP);
+    story.wants(&["abandon worker 0", "spawn worker 0 1"]);
+    story.says(Worker(0), Words::Ready);
+    story.wants(&["cluster-ready to worker 0"]);
+    story.is_gone(pid, Exit::Signal(9));
+    story.wants(&[]);
+    story.happens(Event::Stop(None));
+    story.exits(Worker(0), Exit::Clean);
+    story.exits(Agent, Exit::Clean);
+    assert_eq!(story.finished, Some(Ok(())));
 }
 
 #[test]

@@ -170,7 +170,7 @@ async fn a_receipt_that_does_not_come_says_what_is_known() {
     let started = tokio::time::Instant::now();
     told(
         slow.await.unwrap_err(),
-        "2 processes took it, 0 had no handler, 0 no room, 0 were lost, and 1",
+        "taken by 2, no handler in 0, no room in 0, lost with 0, no answer of 1",
     );
     assert_eq!(started.elapsed(), Duration::from_secs(5), "the default");
     hub.hear(Body::MessageReceipt(MessageReceipt { taken: 3, ..receipt(4) }));
