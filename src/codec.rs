@@ -185,7 +185,7 @@ const SHORT: usize = 4 << 10;
 const KEPT: (usize, usize) = (1 << 10, 256);
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "the boxes are used again, too")]
+    #[expect(clippy::vec_box, reason = "a buffer is small to move, with a call")]
     static SPARE: RefCell<Vec<Box<BytesMut>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -109,49 +109,54 @@ struct Driver<'a, S, E> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        let mut read_in_turn = 0;
+        // What is queued from here on is written below, so that nobody need wake this task.
+        drop(self.link.0.waker.take());
+        // Reading comes before the timer: a process that was frozen or busy sees what the peer sent
+        // meanwhile before it judges the peer's silence.
+        let (mut read_in_turn, mut broken) = (0, None);
         while read_in_turn < READ_TURN {
-            // What is queued from here on is written below, so that nobody need wake this task.
-            drop(self.link.0.waker.take());
-            // Reading comes before the timer: a process that was frozen or busy sees what the
-            // peer sent meanwhile before it judges the peer's silence.
-            let read = match self.poll_read(cx) {
-                Poll::Ready(Ok(read)) => read,
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(read)) => read_in_turn += read,
+                // What was asked for before the end is answered, as far as the socket takes it.
+                Poll::Ready(Err(error)) if read_in_turn > 0 => {
+                    broken = Some(error);
+                    break;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => 0,
-            };
-            if read_in_turn == 0
-                && let Err(error) = self.poll_timer(cx)
-            {
-                return Poll::Ready(error);
+                Poll::Pending => break,
             }
-            // Registered before the queue is looked at, so that nothing queued later is missed.
-            self.link.0.waker.register(cx.waker());
-            match self.poll_write(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Ready(Ok(Written::All)) => {
-                    if let Poll::Ready(reason) = self.poll_finish(cx) {
-                        return Poll::Ready(reason);
-                    }
-                }
-                Poll::Ready(Ok(Written::ATurn)) => {
-                    // Behind a look at the sockets, so that a call which came meanwhile is heard
-                    // before the next part of a large answer is written.
-                    let _ = pin!(yield_now()).poll(cx);
-                    return Poll::Pending;
-                }
-                Poll::Pending => {
-                    if let Some(reason) = self.flush_expired() {
-                        return Poll::Ready(reason);
-                    }
+        }
+        if let Err(error) = self.poll_timer(cx) {
+            return Poll::Ready(error);
+        }
+        // Registered before the queue is looked at, so that nothing queued later is missed.
+        self.link.0.waker.register(cx.waker());
+        let written = self.poll_write(cx);
+        if let Some(error) = broken {
+            return Poll::Ready(error);
+        }
+        match written {
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Ready(Ok(Written::All)) => {
+                if let Poll::Ready(reason) = self.poll_finish(cx) {
+                    return Poll::Ready(reason);
                 }
             }
-            if read == 0 {
+            Poll::Ready(Ok(Written::ATurn)) => {
+                // Behind a look at the sockets, so that a call which came meanwhile is heard
+                // before the next part of a large answer is written.
+                let _ = pin!(yield_now()).poll(cx);
                 return Poll::Pending;
             }
-            read_in_turn += read;
+            Poll::Pending => {
+                if let Some(reason) = self.flush_expired() {
+                    return Poll::Ready(reason);
+                }
+            }
         }
-        cx.waker().wake_by_ref();
+        if read_in_turn >= READ_TURN {
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
@@ -271,9 +276,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
     /// Pending while the socket takes no more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Written>> {
         let mut written_in_turn = 0;
+        // Known only of what was looked for in this turn: whoever had more while an earlier write
+        // was under way has woken this task in vain, and whoever has more from here on wakes it.
+        let mut is_all_staged = false;
         loop {
-            if !self.batch.is_staged() && !self.stage() {
-                return Poll::Ready(Ok(Written::All));
+            if !self.batch.is_staged() {
+                is_all_staged = self.stage();
+                if !self.batch.is_staged() {
+                    return Poll::Ready(Ok(Written::All));
+                }
             }
             if written_in_turn >= WRITE_TURN {
                 return Poll::Ready(Ok(Written::ATurn));
@@ -297,22 +308,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Endpoint> Driver<'_, S, E> {
                 }
             }
             self.note_backlog();
+            if is_all_staged && !self.batch.is_staged() {
+                return Poll::Ready(Ok(Written::All));
+            }
             written_in_turn += written;
         }
     }
 
-    /// Takes over what is queued and makes up the next write. False: there is nothing to write.
+    /// Takes over what is queued and makes up the next write. True: nothing is left out of it.
     fn stage(&mut self) -> bool {
         self.link.move_to(&mut self.batch);
         if self.batch.has_room() {
             self.endpoint.fill(&mut self.batch);
         }
+        // What has more than there is room for is asked again.
+        let had_room = self.batch.has_room();
         self.batch.stage();
         for topic in self.batch.finished() {
             self.endpoint.on_value_written(topic);
         }
         self.note_backlog();
-        self.batch.is_staged()
+        had_room && self.batch.is_all_staged()
     }
 
     fn note_backlog(&self) {
@@ -352,6 +368,8 @@ fn lost(error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::protocol::pb::{self, Packet};
 
@@ -391,6 +409,55 @@ mod tests {
             run(theirs, FrameReader::default(), &mut stays),
         );
         assert_eq!(stays.seen, [7]);
+    }
+
+    /// Answers each packet with one of the same number.
+    struct Echo(Link);
+
+    impl Endpoint for Echo {
+        fn on_packet(&mut self, packet: Packet) -> Result<()> {
+            self.0.send(Frame::new(packet.id, pb::GoAway::default()), None)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_right_before_the_end_is_answered() {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 10);
+        let question = Frame::new(9, pb::GoAway::default());
+        ours.write_all(&question.chunks().concat()).await.unwrap();
+        ours.shutdown().await.unwrap();
+        let link = Link::new(1 << 20);
+        let mut echo = Echo(link.clone());
+        drive(theirs, FrameReader::default(), &link, &mut echo, &Options::default()).await;
+        let mut answer = Vec::new();
+        ours.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, question.chunks().concat());
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_while_the_socket_is_full_is_written_when_it_is_not() {
+        let (mut ours, theirs) = tokio::io::duplex(64);
+        let link = Link::new(1 << 20);
+        let driven = link.clone();
+        // A task of its own, so that nothing polls it but what wakes it.
+        let driver = tokio::spawn(async move {
+            let options = Options { heartbeat: Duration::from_secs(600), ..Options::default() };
+            drive(theirs, FrameReader::default(), &driven, &mut End::default(), &options).await
+        });
+        let mut expected = Vec::new();
+        for id in 1..=3 {
+            let update = pb::Update { version: 1, stale: false };
+            let frame = Frame::with_payload(id, update, vec![7; 700].into());
+            expected.extend(frame.chunks().concat());
+            link.send(frame, None).unwrap();
+            // It finds the socket full by then, and is woken in vain.
+            yield_now().await;
+        }
+        let mut read = vec![0; expected.len()];
+        let whole = tokio::time::timeout(Duration::from_secs(60), ours.read_exact(&mut read));
+        whole.await.expect("it stalls").unwrap();
+        assert_eq!(read, expected);
+        driver.abort();
     }
 
     #[tokio::test]

@@ -98,6 +98,13 @@ impl Reach {
         Sight { generation: inner.generation, away, last_down: inner.down.clone() }
     }
 
+    /// Whether the leader is within reach, on the link of this generation: what [`Reach::sight`] says
+    /// at most times, for less.
+    pub(super) fn is_well(&self, generation: u64) -> bool {
+        let inner = self.lock();
+        inner.generation == generation && inner.link.is_some() && inner.silent.is_none()
+    }
+
     /// What can be said at this moment, to one who only reads: a silence counts though the link's
     /// task has not judged it yet, as while its runtime is blocked. A dead watch must not look
     /// alive to whoever asks, whatever does not run.

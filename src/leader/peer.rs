@@ -35,9 +35,10 @@ impl Peer {
         self.link.wake();
     }
 
-    /// Takes the topics that have something.
-    pub(super) fn take_woken(&self) -> Vec<Arc<Topic>> {
-        std::mem::take(&mut *lock(&self.woken))
+    /// Takes the topics that have something, in exchange for an empty list, for the sake of its
+    /// memory.
+    pub(super) fn take_woken(&self, into: &mut Vec<Arc<Topic>>) {
+        std::mem::swap(&mut *lock(&self.woken), into);
     }
 
     /// Puts back topics that could not be drained for want of room.

@@ -37,6 +37,8 @@ pub(super) struct Session {
     /// Its subscriptions by the request that made each, and by the number of the topic.
     requests: IdMap<Arc<Topic>>,
     numbers: IdMap<Arc<Topic>>,
+    /// Empty, but for the memory.
+    woken: Vec<Arc<Topic>>,
     /// The highest request that was taken, and, once this leader has said that it goes, up to which
     /// it takes any.
     last_taken: u64,
@@ -66,6 +68,7 @@ impl Session {
             oneway,
             requests: IdMap::default(),
             numbers: IdMap::default(),
+            woken: Vec::new(),
             last_taken: 0,
             last_to_take: None,
             farewell: None,
@@ -289,14 +292,14 @@ impl Endpoint for Session {
 
     fn fill(&mut self, batch: &mut Batch) {
         self.notice_hand_over();
-        let woken = self.peer.take_woken();
-        if woken.is_empty() {
+        self.peer.take_woken(&mut self.woken);
+        if self.woken.is_empty() {
             return;
         }
         // Another task may have opened a topic since the queue was looked at: its answer was
         // queued before the topic was woken, and goes out before what the topic has to say.
         self.peer.link.move_to(batch);
-        let mut woken = woken.into_iter();
+        let mut woken = self.woken.drain(..);
         let bound = self.leader.options.max_queued;
         while batch.has_room()
             && batch.values() < bound
@@ -306,7 +309,9 @@ impl Endpoint for Session {
                 self.peer.put_back([topic]);
             }
         }
-        self.peer.put_back(woken);
+        if woken.len() > 0 {
+            self.peer.put_back(woken);
+        }
     }
 
     fn on_value_written(&mut self, topic: u64) {
@@ -333,7 +338,7 @@ impl Drop for Session {
                 Running::Shared => self.leader.leave_share(self.peer.id, request),
             }
         }
-        self.peer.take_woken();
+        self.peer.take_woken(&mut Vec::new());
         if !stays {
             let at_once = self.farewell == Some(Farewell::Goodbye);
             self.leader.owner_left(self.peer.owner, self.peer.id, at_once);

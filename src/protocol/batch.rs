@@ -311,6 +311,11 @@ impl Batch {
         }
     }
 
+    /// Whether nothing waits but what is in the write under way.
+    pub(crate) fn is_all_staged(&self) -> bool {
+        self.queued == 0 && self.values == 0
+    }
+
     /// Whether a write is under way.
     pub(crate) fn is_staged(&self) -> bool {
         self.staged > 0

@@ -4,6 +4,7 @@
 //! It knows leaders only as [`Lead`]s, by the name of their channel, and nothing of what they do.
 
 mod admission;
+mod reservation;
 
 use std::{
     collections::HashMap,
@@ -24,6 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::reservation::Reservation;
 use crate::{
     connection::service,
     error::{Error, ErrorKind, Result},
@@ -349,57 +351,6 @@ impl Drop for LocalServer {
     }
 }
 
-/// A channel's place on a server; dropping it frees the place.
-pub(crate) struct Reservation {
-    server: Arc<LocalServer>,
-    channel: String,
-    /// The place is free already, and may be another's.
-    failed: bool,
-}
-
-impl Reservation {
-    /// From now on the leader takes links.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Closed`] if the port was handed over meanwhile.
-    pub(crate) fn open(&self, leader: Arc<dyn Lead>) -> Result<()> {
-        let shared = &self.server.shared;
-        let mut slots = lock(&shared.slots);
-        if shared.closing.is_cancelled() {
-            return Err(shared.handed_over());
-        }
-        slots.channels.insert(self.channel.clone(), Slot::Ready(leader));
-        drop(slots);
-        shared.changed.send_modify(|turn| *turn += 1);
-        Ok(())
-    }
-
-    /// From now on the leader takes no link, but the place is still its own.
-    pub(crate) fn hold(&self) {
-        self.server.shared.set(&self.channel, Some(Slot::Closing));
-    }
-
-    /// All who wait for the channel fail with this error; it can be reserved again.
-    pub(crate) fn fail(mut self, error: &Error) {
-        self.failed = true;
-        let at = {
-            let mut slots = lock(&self.server.shared.slots);
-            slots.failures += 1;
-            slots.failures
-        };
-        self.server.shared.set(&self.channel, Some(Slot::Failed(at, error.clone())));
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if !self.failed {
-            self.server.shared.set(&self.channel, None);
-        }
-    }
-}
-
 fn listen(port: u16) -> Result<TcpListener> {
     let _context = service()?.enter();
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
@@ -464,27 +415,4 @@ impl std::fmt::Debug for Incoming {
 /// Takes the stream off the service thread's runtime.
 fn detach(stream: TcpStream) -> Result<std::net::TcpStream> {
     stream.into_std().map_err(|error| Error::io("the connection can't be handed over", &error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_place_is_taken_until_its_reservation_is_gone() {
-        let token = Token::random().unwrap();
-        let server = LocalServer::bind(0, &token, &Options::default()).unwrap();
-        let taken = |server: &Arc<LocalServer>| {
-            server.reserve("c").err().map(|error| (error.kind(), error.to_string()))
-        };
-        let first = server.reserve("c").unwrap();
-        assert!(taken(&server).unwrap().1.contains("has a leader"));
-        first.hold();
-        let (kind, text) = taken(&server).unwrap();
-        assert!(kind == ErrorKind::ChannelTaken && text.contains("closing"), "{text}");
-        first.fail(&Error::closed("it"));
-        let second = server.reserve("c").unwrap();
-        drop(second);
-        assert!(taken(&server).is_none());
-    }
 }

@@ -152,12 +152,16 @@ impl Topic {
         self.newest.load_full()
     }
 
-    /// The newest value before this one, for when this one does not decode.
+    /// The newest value before this one, for when this one does not decode; or one that came since
+    /// and does, since what is older is let go then.
     pub(crate) fn before(&self, entry: &Entry) -> Option<Arc<Entry>> {
         let mut inner = self.lock();
         let Inner { ring, last, before, .. } = &mut *inner;
         let kept = ring.iter_mut().rev().map(|kept| &mut kept.value);
-        kept.chain(last).chain(before).find(|other| other.seq() < entry.seq).map(Held::share)
+        kept.chain(last)
+            .chain(before)
+            .find(|other| other.seq() < entry.seq || other.decodes() == Some(true))
+            .map(Held::share)
     }
 
     /// The state that subscribers are shown.
@@ -468,10 +472,16 @@ impl Inner {
         }
     }
 
-    /// The value that this subscriber took last did decode, if nobody has said otherwise.
-    fn settle_last(&mut self, taken: u64) {
+    /// The value that this subscriber took last did decode, if nobody has said otherwise. Those before
+    /// it are of no use then.
+    fn settle(&mut self, taken: u64) {
         if self.before.is_some() && self.last.as_ref().is_some_and(|last| last.seq() == taken) {
             self.before = None;
+        }
+        if self.last.is_some()
+            && self.ring.back().is_some_and(|newest| newest.value.decodes() == Some(true))
+        {
+            (self.last, self.before) = (None, None);
         }
     }
 

@@ -224,3 +224,15 @@ fn wakers_may_use_the_topic() {
     topic.close(Error::closed("the test"));
     assert_eq!(uses_topic.1.load(Ordering::Relaxed), 3);
 }
+
+#[test]
+fn a_reader_of_a_value_that_does_not_decode_finds_one_that_came_since() {
+    let topic = topic();
+    let mut cursor = topic.cursor();
+    update(&topic, version(1), b"-");
+    let held = topic.newest().unwrap();
+    update(&topic, version(2), b"2");
+    assert_eq!(numbers_of(&topic, &mut cursor), [None, Some(2)]);
+    let found = topic.before(&held).unwrap();
+    assert_eq!(found.seq(), 2);
+}

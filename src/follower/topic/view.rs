@@ -108,19 +108,31 @@ impl Inner {
         }
     }
 
+    /// Whether it is live without a look at all that may be said against it.
+    fn is_plainly_live(&self, reach: &Reach) -> bool {
+        let (generation, told) = &self.told;
+        matches!(told, Told::Live)
+            && self.closed.is_none()
+            && self.undecodable.is_none()
+            && reach.is_well(*generation)
+    }
+
     pub(super) fn next_event(&mut self, cursor: &mut Cursor, reach: &Reach) -> Option<Event> {
         if cursor.shown == Shown::Closed {
             // Asked again after the end: the end again.
             let cause = self.closed.clone()?;
             return Some(Event::Closed { cause });
         }
-        self.settle_last(cursor.seq);
+        self.settle(cursor.seq);
         if let Some(value) = self.take_next(cursor.seq) {
             let missed = value.total().saturating_sub(cursor.total + 1);
             cursor.seq = value.seq();
             cursor.total = value.total();
             cursor.shown = Shown::Live;
             return Some(Event::Value { value, missed });
+        }
+        if cursor.shown == Shown::Live && self.is_plainly_live(reach) {
+            return None;
         }
         match self.state(reach.sight()) {
             State::Closed { cause } => {

@@ -211,7 +211,9 @@ impl World {
         for (id, peer) in &self.peers {
             let mut batch = Batch::default();
             peer.link.move_to(&mut batch);
-            for topic in peer.take_woken() {
+            let mut woken = Vec::new();
+            peer.take_woken(&mut woken);
+            for topic in woken {
                 topic.drain(*id, &mut batch);
             }
             let mut reader = FrameReader::default();

@@ -279,7 +279,9 @@ impl<C: Caller> Pipe for C {
 
 /// Connections that values come on.
 pub(crate) trait Feed: 'static {
-    type Values: Stream<Item = Result<Bytes>> + Send + Unpin + 'static;
+    /// A value in the form in which the contestant hands it to its user.
+    type Value: AsRef<[u8]> + Send;
+    type Values: Stream<Item = Result<Self::Value>> + Send + Unpin + 'static;
 
     /// One connection of its own, subscribed to so many keys.
     fn subscribe(port: u16, keys: u64) -> impl Future<Output = Result<Vec<Self::Values>>> + Send;

@@ -55,6 +55,7 @@ pub(super) async fn publish(port: u16, source: Source) -> Result<()> {
 pub(crate) struct Nats;
 
 impl Feed for Nats {
+    type Value = Bytes;
     type Values = BoxStream<'static, Result<Bytes>>;
 
     async fn subscribe(port: u16, keys: u64) -> Result<Vec<Self::Values>> {

@@ -1,5 +1,7 @@
 //! The wrapped client, as any user would write and use it, with all limits on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cluster_client::{Change, Cluster, Error, Options, Role, Subscription, cluster_client};
 use futures::{Stream, StreamExt as _, stream, stream::BoxStream};
@@ -105,7 +107,8 @@ impl Caller for OursVec {
 }
 
 impl Feed for Ours {
-    type Values = BoxStream<'static, Result<Bytes>>;
+    type Value = Shared;
+    type Values = BoxStream<'static, Result<Shared>>;
 
     async fn subscribe(port: u16, keys: u64) -> Result<Vec<Self::Values>> {
         let cluster = follow(port).await?;
@@ -117,12 +120,21 @@ impl Feed for Ours {
     }
 }
 
+/// A value, which all subscribers of a process share.
+pub(crate) struct Shared(Arc<Bytes>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The values, as long as none is missed and the leader is there.
-fn values(mut subscription: Subscription<Bytes>) -> impl Stream<Item = Result<Bytes>> + Unpin {
+fn values(mut subscription: Subscription<Bytes>) -> impl Stream<Item = Result<Shared>> + Unpin {
     stream::poll_fn(move |cx| {
         subscription.poll_changed(cx).map(|change| {
             Some(match change {
-                Change::Value { value, missed: 0 } => Ok(Bytes::clone(&value)),
+                Change::Value { value, missed: 0 } => Ok(Shared(value)),
                 Change::Value { missed, .. } => Err(format!("{missed} values missed").into()),
                 other => Err(format!("not a value: {other:?}").into()),
             })

@@ -205,6 +205,7 @@ impl Pipe for Raw {
 }
 
 impl Feed for Raw {
+    type Value = Bytes;
     type Values = BoxStream<'static, Result<Bytes>>;
 
     async fn subscribe(port: u16, keys: u64) -> Result<Vec<Self::Values>> {

@@ -101,6 +101,7 @@ impl Caller for Tonic {
 }
 
 impl Feed for Tonic {
+    type Value = Bytes;
     type Values = BoxStream<'static, Result<Bytes>>;
 
     async fn subscribe(port: u16, keys: u64) -> Result<Vec<Self::Values>> {

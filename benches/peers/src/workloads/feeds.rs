@@ -6,7 +6,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
@@ -164,7 +163,7 @@ impl Receivers {
 
 /// Takes values as long as each is the next one.
 async fn receive(
-    mut values: impl Stream<Item = Result<Bytes>> + Unpin,
+    mut values: impl Stream<Item = Result<impl AsRef<[u8]>>> + Unpin,
     timed: bool,
     shared: Arc<Shared>,
     arrived: mpsc::UnboundedSender<Result<()>>,
@@ -174,9 +173,9 @@ async fn receive(
         last += 1;
         let outcome = value.and_then(|value| {
             if timed {
-                shared.slowest.fetch_max(stamp(&value)?, Relaxed);
+                shared.slowest.fetch_max(stamp(value.as_ref())?, Relaxed);
             }
-            if number(&value)? == last { Ok(()) } else { Err("not the next value".into()) }
+            if number(value.as_ref())? == last { Ok(()) } else { Err("not the next value".into()) }
         });
         let failed = outcome.is_err();
         if failed || last == shared.asked.load(Relaxed) {
