@@ -138,7 +138,10 @@ fn launch_locked(
         }
         Outcome::Failed { exit, reason } => {
             eprintln!("{title} did not start: {reason}");
-            quote(&paths, &reason);
+            // Where another start was faster, the lines are those of its cluster.
+            if !instance.is_held() {
+                quote(&paths, &reason);
+            }
             Ok(exit)
         }
     }
