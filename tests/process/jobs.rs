@@ -95,7 +95,7 @@ fn each_run_is_in_one_worker_or_in_all() {
 }
 
 fn nothing_runs_before_the_whole_cluster_is_ready() {
-    let start = "workers=2 worker1=hang ready_ms=2000 jobs=tick:20,first:once";
+    let start = "workers=2 worker1=hang ready_ms=6000 jobs=tick:20,first:once";
     let mut cluster = Cluster::start(start);
     cluster.find("worker-0 ");
     assert_eq!(cluster.end().0.code(), Some(1));
