@@ -14,6 +14,7 @@ crate::tests![
     grandchildren_go_with_their_worker_whatever_they_ignore,
     grandchildren_of_a_worker_that_died_go_too,
     an_observer_can_stop_and_fail_the_cluster,
+    a_worker_that_waits_for_its_leader_does_not_hold_up_the_stop,
     a_worker_that_stops_withdraws_at_once,
     an_agent_that_stops_withdraws_all_and_closes_its_clients,
     a_worker_ends_its_runs_then_its_clients_then_its_messenger,
@@ -178,6 +179,24 @@ fn an_observer_can_stop_and_fail_the_cluster() {
         assert!(stderr.ends_with(says), "{observer}: {stderr}");
         assert_eq!(cluster.count("shuts down"), 2, "{observer}: the stop is in order");
     }
+}
+
+fn a_worker_that_waits_for_its_leader_does_not_hold_up_the_stop() {
+    let arguments = "workers=1 agent=share worker=share stop_ms=60000";
+    let (mut cluster, asks) = Cluster::asked(arguments);
+    let agent = cluster.pid("agent");
+    send(agent, Signal::STOP);
+    until("it is stopped", || state(agent) == Some('T'));
+    let _answer = asks.say("scale 2");
+    cluster.find("^worker-1 ");
+    cluster.signal(Signal::TERM);
+    let (status, stderr) = cluster.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    for process in ["worker 0", "worker 1", "agent"] {
+        let stopped = &cluster.said[cluster.position(&format!(" stopped {process} "))];
+        assert!(stopped.ends_with("exit code 0"), "{stopped}");
+    }
+    assert_eq!(cluster.count(" died "), 0);
 }
 
 fn a_worker_that_stops_withdraws_at_once() {
