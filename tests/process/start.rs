@@ -105,7 +105,7 @@ fn worker_faults_end_the_start() {
         ),
     ];
     for (fault, reason) in faults {
-        let (cluster, stderr) = failed_start(&format!("workers=2 {fault} stop_ms=2000"));
+        let (cluster, stderr) = failed_start(&format!("workers=2 {fault} stop_ms=4000"));
         assert!(stderr.contains("did not start: worker 1 (pid "), "{fault}: {stderr}");
         assert!(stderr.contains(reason), "{fault}: {stderr}");
         // The clean-up of the others still runs.
