@@ -2,6 +2,7 @@
 
 use std::{fmt, future::IntoFuture, sync::Arc};
 
+use super::place::Place;
 use crate::{
     cluster::{Builder, Cluster, ClusterClient},
     error::Result,
@@ -17,6 +18,8 @@ use crate::{
 #[must_use = "nothing happens before it is awaited"]
 pub struct Joining<T: ClusterClient> {
     builder: Builder<T>,
+    /// In a worker, which may be asked to stop meanwhile.
+    place: Option<Arc<Place>>,
     /// In the agent, the server that is to be led on, once the agent has the lead.
     server: Option<BoxFuture<Result<Arc<LocalServer>>>>,
     /// What `#[connect]` takes, where this process is to lead.
@@ -24,9 +27,9 @@ pub struct Joining<T: ClusterClient> {
 }
 
 impl<T: ClusterClient> Joining<T> {
-    /// Follows.
-    pub(super) fn follow(builder: Builder<T>) -> Self {
-        Self { builder, server: None, client: None }
+    /// Follows, in the set-up no longer than until the process is to stop.
+    pub(super) fn follow(builder: Builder<T>, place: Arc<Place>) -> Self {
+        Self { builder, place: Some(place), server: None, client: None }
     }
 
     /// Leads on this server, where there are options for the client, or else uses what it leads.
@@ -35,7 +38,7 @@ impl<T: ClusterClient> Joining<T> {
         server: BoxFuture<Result<Arc<LocalServer>>>,
         client: Option<T::Options>,
     ) -> Self {
-        Self { builder, server: Some(server), client }
+        Self { builder, place: None, server: Some(server), client }
     }
 
     /// Names the channel, where there are two of a client's type. Default: the name of the type.
@@ -56,14 +59,19 @@ impl<T: ClusterClient> IntoFuture for Joining<T> {
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { mut builder, server, client } = self;
+        let Self { mut builder, place, server, client } = self;
         Box::pin(async move {
             if let Some(server) = server {
                 builder = builder.server(server.await?);
             }
-            match client {
-                Some(client) => builder.create(client).await,
-                None => builder.join().await,
+            match (client, place) {
+                (Some(client), _) => builder.create(client).await,
+                (None, Some(place)) => tokio::select! {
+                    biased;
+                    joined = builder.join() => joined,
+                    stopped = place.stopped_in_set_up() => Err(stopped),
+                },
+                (None, None) => builder.join().await,
             }
         })
     }

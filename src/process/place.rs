@@ -69,6 +69,8 @@ pub(super) struct Place {
     stop: watch::Sender<bool>,
     cluster_ready: watch::Receiver<bool>,
     said_ready: AtomicBool,
+    /// Whether it was asked to stop in its set-up while it waited for a leader.
+    waited_in_vain: AtomicBool,
     /// The last ping, which the user's runtime has to answer.
     asked: watch::Receiver<u64>,
     /// The jobs that it runs.
@@ -139,6 +141,7 @@ impl Place {
             stop: stop.clone(),
             cluster_ready,
             said_ready: AtomicBool::new(false),
+            waited_in_vain: AtomicBool::new(false),
             asked,
             say,
         };
@@ -232,9 +235,22 @@ impl Place {
         }
     }
 
-    /// Whether this is an agent that never had the lead.
-    pub(super) fn never_led(&self) -> bool {
-        self.name == ProcessName::Agent && !self.lead.is_given()
+    /// Whether it was asked to stop before that came what it waited for: a leader, or the lead.
+    pub(super) fn waited_in_vain(&self) -> bool {
+        let never_led = self.name == ProcessName::Agent && !self.lead.is_given();
+        never_led || self.waited_in_vain.load(Ordering::Relaxed)
+    }
+
+    /// Resolves where this process is asked to stop in its set-up: the leader that it waits for may
+    /// never come, and its function does not look at the stop yet.
+    pub(super) async fn stopped_in_set_up(&self) -> Error {
+        if self.said_ready.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        self.stopped().await;
+        self.waited_in_vain.store(true, Ordering::Relaxed);
+        let text = format!("{} was asked to stop before it had a leader to follow", self.name);
+        Error::new(ErrorKind::Process, text)
     }
 
     pub(super) async fn stopped(&self) {

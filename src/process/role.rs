@@ -85,7 +85,7 @@ pub(super) async fn live(place: Arc<Place>, roles: Roles) -> Result<()> {
             (How::Early(Early {}), Err(Error::new(ErrorKind::Process, text)))
         }
         // What it waited for never came, and nothing is wrong with it.
-        Ok(Err(_)) if place.is_stopping() && place.never_led() => (How::Done(Done {}), Ok(())),
+        Ok(Err(_)) if place.is_stopping() && place.waited_in_vain() => (How::Done(Done {}), Ok(())),
         Ok(Err(error)) => {
             let text = clip(chain(&*error));
             let error = Error::new(ErrorKind::Process, format!("{name} failed: {text}"));

@@ -51,7 +51,9 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// As [`Builder::join`].
+    /// As [`Builder::join`]; and [`ErrorKind::Process`](crate::ErrorKind::Process) where the worker is
+    /// asked to stop before it was [`ready`](Self::ready), and no leader is there. To return this
+    /// error is a stop like any other.
     ///
     /// # Cancel safety
     ///
@@ -61,7 +63,7 @@ impl Worker {
             .role(Role::Follower)
             .port(self.place.port)
             .token(self.place.token.secret().to_vec());
-        Joining::follow(builder)
+        Joining::follow(builder, Arc::clone(&self.place))
     }
 
     /// A listening socket that the master has bound, by its name in

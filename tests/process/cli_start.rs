@@ -24,6 +24,8 @@ tests![
     a_start_that_is_interrupted_leaves_nothing,
     a_launcher_that_is_killed_takes_the_start_with_it,
     the_second_start_of_a_title_names_the_first,
+    of_two_starts_at_once_one_runs_and_the_other_says_so,
+    a_start_that_somebody_stops_says_so,
     a_killed_master_is_in_nobodys_way,
     instances_do_not_touch_each_other,
     a_start_in_the_foreground_ends_with_the_code_of_its_cluster,
@@ -71,10 +73,10 @@ fn a_start_that_fails_gives_the_reason_and_the_last_lines() {
 fn a_start_that_hangs_is_stopped_at_its_timeout_and_leaves_nothing() {
     let home = Home::new("worker1=hang workers=2");
     let begin = Instant::now();
-    let ran = home.run("start --daemon --title one --timeout 1.5");
+    let ran = home.run("start --daemon --title one --timeout 5.5");
     assert_eq!(ran.code, Some(1), "{ran:#?}");
-    assert!(begin.elapsed() >= Duration::from_millis(1500));
-    assert!(ran.stderr.contains("not ready within 1.5s"), "{ran:#?}");
+    assert!(begin.elapsed() >= Duration::from_millis(5500));
+    assert!(ran.stderr.contains("not ready within 5.5s"), "{ran:#?}");
     assert!(ran.stderr.contains("a line before the hang"), "{ran:#?}");
     let all = home.started("one");
     assert!(all.len() >= 3, "{all:?}");
@@ -141,6 +143,35 @@ fn the_second_start_of_a_title_names_the_first() {
     home.ok("stop --title one");
     let log = fs::read_to_string(home.log_path("one")).unwrap();
     assert!(log.contains(" cluster-ready ") && log.contains("observed the end"), "{log}");
+}
+
+fn of_two_starts_at_once_one_runs_and_the_other_says_so() {
+    for _ in 0..3 {
+        let home = Home::new("workers=1");
+        let starts = [0, 1].map(|_| home.command("start --daemon --title one").spawn().unwrap());
+        let ran = starts.map(finish);
+        let lost: Vec<_> = ran.iter().filter(|ran| ran.code != Some(0)).collect();
+        assert_eq!(lost.len(), 1, "{ran:#?}");
+        assert!(lost[0].code == Some(1), "{ran:#?}");
+        assert!(lost[0].stderr.contains("one runs already (pid "), "{ran:#?}");
+        // What the other one logs has nothing to do with it.
+        assert_eq!(lost[0].stderr.lines().count(), 1, "{ran:#?}");
+        home.ok("stop --title one");
+        home.assert_clean();
+    }
+}
+
+fn a_start_that_somebody_stops_says_so() {
+    let home = Home::new("agent=hang stop_ms=300");
+    let launcher = home.command("start --daemon --title one").spawn().unwrap();
+    home.wait_log("one", "a line before the hang");
+    home.ok("stop --title one");
+    let ran = finish(launcher);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let says = "one did not start: it was stopped before the cluster was ready";
+    assert!(ran.stderr.starts_with(says), "{ran:#?}");
+    assert!(home.started("one").into_iter().all(|pid| !is_alive(pid)));
+    home.assert_clean();
 }
 
 fn a_killed_master_is_in_nobodys_way() {

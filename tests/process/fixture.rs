@@ -426,7 +426,7 @@ async fn after_ready(name: &str, behaviour: &str) {
         }
         "escape" => {
             let mut escaped = Command::new("setsid");
-            escaped.args(["sleep", "3"]).stdout(Stdio::null());
+            escaped.args(["sleep", "60"]).stdout(Stdio::null());
             let mut escaped = escaped.spawn().unwrap();
             thread::spawn(move || escaped.wait());
             say(name, "lets one escape");

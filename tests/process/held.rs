@@ -66,7 +66,7 @@ fn a_stop_does_not_wait_without_end_for_one_that_can_not_be_killed() {
 }
 
 fn one_that_can_not_be_killed_is_replaced() {
-    let start = "workers=1 worker=traceable worker_next=none backoff_ms=50 frozen_ms=300";
+    let start = "workers=1 worker=traceable worker_next=none backoff_ms=50 frozen_ms=3000";
     let mut cluster = Cluster::ready(start);
     cluster.find(" may be traced");
     let held = cluster.pid("worker-0");

@@ -95,7 +95,7 @@ fn each_run_is_in_one_worker_or_in_all() {
 }
 
 fn nothing_runs_before_the_whole_cluster_is_ready() {
-    let start = "workers=2 worker1=hang ready_ms=2000 jobs=tick:20,first:once";
+    let start = "workers=2 worker1=hang ready_ms=6000 jobs=tick:20,first:once";
     let mut cluster = Cluster::start(start);
     cluster.find("worker-0 ");
     assert_eq!(cluster.end().0.code(), Some(1));
@@ -273,7 +273,8 @@ fn an_unregistered_job_is_never_due() {
 }
 
 fn a_stop_waits_for_runs_within_its_limit() {
-    let mut cluster = Cluster::start("workers=2 stop_ms=20000 jobs=slow:once:takes@500,tick:50");
+    // It takes long enough to be at work still when the signal comes.
+    let mut cluster = Cluster::start("workers=2 stop_ms=60000 jobs=slow:once:takes@4000,tick:50");
     wait_for_run(&mut cluster, "slow");
     let cluster = stop(cluster);
     assert_eq!(cluster.count(" ends slow "), 1);
@@ -281,7 +282,7 @@ fn a_stop_waits_for_runs_within_its_limit() {
     // No run was begun by a worker that has stopped, nor left without its end.
     assert_eq!(cluster.count(" runs tick "), cluster.count(" ends tick "));
 
-    let mut cluster = Cluster::start("workers=1 stop_ms=500 jobs=hold:once:hangs");
+    let mut cluster = Cluster::start("workers=1 stop_ms=3000 jobs=hold:once:hangs");
     wait_for_run(&mut cluster, "hold");
     let cluster = stop(cluster);
     assert_eq!(cluster.count(" stopped worker 0 "), 1);

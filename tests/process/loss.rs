@@ -19,7 +19,7 @@ fn lose(mut cluster: Cluster, names: &[&str]) -> Cluster {
         let status = status_of_orphan(pid);
         assert_eq!(status.exit_status(), Some(110), "{name}: {status:?}");
     }
-    // It waits for the end of the last that has stdout, 2 s at most.
+    // It waits for the end of the last that has stdout.
     cluster.end();
     cluster
 }

@@ -194,10 +194,10 @@ fn a_new_worker_that_fails_brings_the_old_agent_back() {
 }
 
 fn a_new_worker_that_hangs_fails_the_reload() {
-    let (cluster, asks) = Cluster::asked("workers=1 worker_next=hang ready_ms=4000 stop_ms=500");
+    let (cluster, asks) = Cluster::asked("workers=1 worker_next=hang ready_ms=6000 stop_ms=500");
     let old = all_ready(&asks);
     let answer = asks.ask("reload");
-    assert!(answer.contains("was not ready within 4s"), "{answer}");
+    assert!(answer.contains("was not ready within 6s"), "{answer}");
     assert!(answer.contains("a line before the hang"), "{answer}");
     assert!(is_alive(old[1]));
     stop(cluster);

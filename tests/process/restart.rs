@@ -112,13 +112,13 @@ fn a_replacement_that_dies_is_replaced_too() {
 }
 
 fn a_replacement_that_hangs_is_killed_and_replaced() {
-    let arguments = "workers=1 worker_next=hang backoff_ms=50 ready_ms=3000 stop_ms=100";
+    let arguments = "workers=1 worker_next=hang backoff_ms=50 ready_ms=6000 stop_ms=100";
     let mut cluster = Cluster::ready(arguments);
     let first = cluster.pid("worker-0");
     send(first, Signal::KILL);
     next_start(&mut cluster, "worker 0");
     let died = cluster.wait(" died worker 0 ").join(" ");
-    assert!(died.contains("was not ready within 3s") && died.contains("signal 9"), "{died}");
+    assert!(died.contains("was not ready within 6s") && died.contains("signal 9"), "{died}");
     next_start(&mut cluster, "worker 0");
     stop(cluster);
 }
@@ -189,8 +189,8 @@ fn whoever_holds_stderr_open_does_not_hold_up_the_restart() {
     let worker = cluster.pid("worker-0");
     send(worker, Signal::KILL);
     cluster.wait(" ready worker 0 ");
-    // The one that escaped sleeps for 3 s.
-    assert!(killed.elapsed() < Duration::from_millis(2500), "{:?}", killed.elapsed());
+    // The one that escaped sleeps for 60 s.
+    assert!(killed.elapsed() < Duration::from_secs(20), "{:?}", killed.elapsed());
     stop(cluster);
 }
 

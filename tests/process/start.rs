@@ -94,8 +94,8 @@ fn worker_faults_end_the_start() {
         ("worker1=panic".to_owned(), "panicked: the fixture panics"),
         (format!("worker1=bind:{port}"), "failed: bind: Address already in use"),
         (
-            "worker1=hang ready_ms=3000".to_owned(),
-            "was not ready within 3s; let its function \
+            "worker1=hang ready_ms=6000".to_owned(),
+            "was not ready within 6s; let its function \
           call `worker.ready().await`",
         ),
         (
@@ -105,7 +105,7 @@ fn worker_faults_end_the_start() {
         ),
     ];
     for (fault, reason) in faults {
-        let (cluster, stderr) = failed_start(&format!("workers=2 {fault} stop_ms=2000"));
+        let (cluster, stderr) = failed_start(&format!("workers=2 {fault} stop_ms=4000"));
         assert!(stderr.contains("did not start: worker 1 (pid "), "{fault}: {stderr}");
         assert!(stderr.contains(reason), "{fault}: {stderr}");
         // The clean-up of the others still runs.
@@ -128,7 +128,7 @@ fn a_death_during_the_start_ends_it_even_after_ready() {
 }
 
 fn a_hang_is_told_apart_from_a_program_that_is_none() {
-    let (_, stderr) = failed_start("agent=hang ready_ms=2000 stop_ms=200");
+    let (_, stderr) = failed_start("agent=hang ready_ms=6000 stop_ms=200");
     let hint = "let its function call `agent.ready().await` when its set-up is done";
     assert!(stderr.contains(hint) && stderr.contains("    a line before the hang"), "{stderr}");
 
@@ -137,7 +137,7 @@ fn a_hang_is_told_apart_from_a_program_that_is_none() {
 }
 
 fn a_start_that_waits_for_itself_times_out() {
-    let (_, stderr) = failed_start("worker0=wait_cluster ready_ms=2000 stop_ms=200");
+    let (_, stderr) = failed_start("worker0=wait_cluster ready_ms=6000 stop_ms=200");
     assert!(stderr.contains("worker 0") && stderr.contains("was not ready"), "{stderr}");
 }
 
@@ -149,7 +149,7 @@ fn a_signal_during_the_start_stops_in_order() {
     cluster.signal(Signal::TERM);
     let (status, stderr) = cluster.end();
     assert_eq!(status.code(), Some(0), "{stderr}");
-    assert!(begun.elapsed().as_secs() < 10);
+    assert!(begun.elapsed().as_secs() < 15);
     assert_eq!(cluster.count(" died "), 0);
     assert!(cluster.position(" stopped worker 1 ") < cluster.position(" stopped agent "));
 }

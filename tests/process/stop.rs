@@ -14,6 +14,7 @@ crate::tests![
     grandchildren_go_with_their_worker_whatever_they_ignore,
     grandchildren_of_a_worker_that_died_go_too,
     an_observer_can_stop_and_fail_the_cluster,
+    a_worker_that_waits_for_its_leader_does_not_hold_up_the_stop,
     a_worker_that_stops_withdraws_at_once,
     an_agent_that_stops_withdraws_all_and_closes_its_clients,
     a_worker_ends_its_runs_then_its_clients_then_its_messenger,
@@ -21,12 +22,11 @@ crate::tests![
 
 fn each_stop_signal_stops_workers_then_agent_with_code_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
-        let mut cluster = Cluster::ready("workers=2");
-        let begun = Instant::now();
+        // Nobody has to be killed, and so the limit is far off.
+        let mut cluster = Cluster::ready("workers=2 stop_ms=60000");
         cluster.signal(signal);
         let (status, stderr) = cluster.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
-        assert!(begun.elapsed() < Duration::from_secs(4), "nobody had to be killed");
         let agent = cluster.pid("agent");
         let agent_is_asked = cluster.position(&format!("^agent {agent} shuts down"));
         for index in 0..2 {
@@ -63,7 +63,8 @@ fn those_who_ignore_the_stop_are_killed_in_order() {
         assert_eq!(status.code(), Some(0));
         // The limit for the workers together, and then the limit for the agent.
         assert!(took >= Duration::from_millis(1000), "{took:?}");
-        assert!(took < Duration::from_millis(4000), "{took:?}");
+        // The default of the limit would be ten times as long.
+        assert!(took < Duration::from_secs(10), "{took:?}");
         for name in ["worker 0", "worker 1", "agent"] {
             let stopped = cluster.position(&format!(" stopped {name} "));
             assert!(cluster.said[stopped].ends_with("signal 9"), "{}", cluster.said[stopped]);
@@ -80,7 +81,7 @@ fn a_second_signal_hurries_and_keeps_the_order() {
     cluster.signal(Signal::INT);
     let (status, _) = cluster.end();
     assert_eq!(status.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     let agent = cluster.position(" stopped agent ");
     assert!(cluster.position(" stopped worker 0 ") < agent);
     assert!(cluster.position(" stopped worker 1 ") < agent);
@@ -88,7 +89,7 @@ fn a_second_signal_hurries_and_keeps_the_order() {
 }
 
 fn stopped_processes_are_woken_and_stop() {
-    let mut cluster = Cluster::ready("workers=1 stop_ms=20000");
+    let mut cluster = Cluster::ready("workers=1 stop_ms=60000");
     let pids = [cluster.pid("agent"), cluster.pid("worker-0")];
     for pid in pids {
         send(pid, Signal::STOP);
@@ -97,7 +98,7 @@ fn stopped_processes_are_woken_and_stop() {
     let begun = Instant::now();
     cluster.signal(Signal::TERM);
     assert_eq!(cluster.end().0.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!(cluster.count("shuts down"), 2);
 }
 
@@ -115,7 +116,7 @@ fn a_death_during_the_stop_is_no_crash() {
 }
 
 fn clean_up_is_waited_for_and_a_second_sigterm_does_not_cut_it() {
-    let mut cluster = Cluster::ready("workers=1 worker=hook:500 agent=hook:500");
+    let mut cluster = Cluster::ready("workers=1 worker=hook:500 agent=hook:500 stop_ms=60000");
     let worker = cluster.pid("worker-0");
     cluster.signal(Signal::TERM);
     cluster.wait("shuts down");
@@ -178,6 +179,24 @@ fn an_observer_can_stop_and_fail_the_cluster() {
         assert!(stderr.ends_with(says), "{observer}: {stderr}");
         assert_eq!(cluster.count("shuts down"), 2, "{observer}: the stop is in order");
     }
+}
+
+fn a_worker_that_waits_for_its_leader_does_not_hold_up_the_stop() {
+    let arguments = "workers=1 agent=share worker=share stop_ms=60000";
+    let (mut cluster, asks) = Cluster::asked(arguments);
+    let agent = cluster.pid("agent");
+    send(agent, Signal::STOP);
+    until("it is stopped", || state(agent) == Some('T'));
+    let _answer = asks.say("scale 2");
+    cluster.find("^worker-1 ");
+    cluster.signal(Signal::TERM);
+    let (status, stderr) = cluster.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    for process in ["worker 0", "worker 1", "agent"] {
+        let stopped = &cluster.said[cluster.position(&format!(" stopped {process} "))];
+        assert!(stopped.ends_with("exit code 0"), "{stopped}");
+    }
+    assert_eq!(cluster.count(" died "), 0);
 }
 
 fn a_worker_that_stops_withdraws_at_once() {

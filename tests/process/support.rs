@@ -20,6 +20,10 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, waitpid};
 /// How long a test waits for what must happen. Far beyond what it takes, for busy machines.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long processes may outlive their master, which they notice at once: far less than anything
+/// that a fixture leaves behind would live by itself.
+const AFTERLIFE: Duration = Duration::from_secs(10);
+
 /// Makes this process the parent of those whose parent died, so that a test can see how they end.
 pub(crate) fn adopt_orphans() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
@@ -182,7 +186,7 @@ impl Cluster {
             thread::sleep(Duration::from_millis(2));
         };
         // All processes hold stdout, so its end is the end of the last of them.
-        let limit = Instant::now() + Duration::from_secs(2);
+        let limit = Instant::now() + AFTERLIFE;
         loop {
             match self.lines.recv_timeout(limit.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.said.push(line),

@@ -55,6 +55,10 @@ enum News {
     Failed(String),
 }
 
+/// Why a start is over whose master ended in good order.
+const STOPPED: &str =
+    "it was stopped before the cluster was ready, by `stop`, a signal or its own program";
+
 /// Longest piece of news.
 const MAX_NEWS: u64 = 64 * 1024;
 
@@ -235,6 +239,7 @@ impl Start {
 
     fn died(&self, exit: Exit, reason: Option<String>) -> Outcome {
         let reason = reason.unwrap_or_else(|| match exit {
+            Exit::Clean => STOPPED.to_owned(),
             Exit::Signal(number) => format!("its master was killed by signal {number}"),
             _ => format!("its master ended with {exit} before the cluster was ready"),
         });

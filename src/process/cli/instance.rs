@@ -29,6 +29,7 @@ use rustix::{
     process::Pid,
 };
 
+use super::living::Living;
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime_dir,
@@ -191,25 +192,34 @@ impl Instance {
         }
     }
 
-    /// Who runs the instance, by its lock: for those who can't ask the socket.
-    pub(super) fn holder(&self) -> Option<Pid> {
-        match self.try_lock() {
-            Ok(Try::Held(file)) => read_pid(file).trim().parse().ok().and_then(Pid::from_raw),
-            _ => None,
-        }
+    /// Who runs the instance, by its lock: for those who can't ask the socket. `None` where it is in
+    /// another container.
+    pub(super) fn holder(&self) -> Option<Living> {
+        let Ok(Try::Held(file)) = self.try_lock() else { return None };
+        let lock = file.metadata().ok()?;
+        let pid = read_pid(file).trim().parse().ok().and_then(Pid::from_raw)?;
+        Living::find(pid).filter(|holder| holder.has_open(&lock))
+    }
+
+    /// Whether somebody runs or starts the instance.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.try_lock(), Ok(Try::Held(_)))
     }
 
     fn takes_nobody(&self) -> Error {
         let title = self.title.as_str();
-        let pid = self.holder().map(|pid| format!(" (pid {})", pid.as_raw_pid()));
-        Error::new(
-            ErrorKind::Timeout,
-            format!(
-                "the master of {title}{} takes no connections; it is stopped, or stuck. `stop` ends \
-                 it all the same",
-                pid.unwrap_or_default()
+        let text = match self.holder() {
+            Some(holder) => format!(
+                "the master of {title} (pid {}) takes no connections; it is stopped, or stuck. \
+                 `stop` ends it all the same",
+                holder.pid().as_raw_pid()
             ),
-        )
+            None => format!(
+                "the master of {title} takes no connections; it is stopped, or stuck, and in another \
+                 container (pid namespace); give `stop` there"
+            ),
+        };
+        Error::new(ErrorKind::Timeout, text)
     }
 
     /// Removes what a killed master left behind, unless somebody has taken it over.
@@ -380,6 +390,14 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         let expected = format!("the master of app (pid {}) takes no", std::process::id());
         assert!(error.to_string().contains(&expected), "{error}");
+        // The number that a master in another container has there is somebody else's here.
+        let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(instance.file("lock"), other.id().to_string()).unwrap();
+        assert!(instance.holder().is_none());
+        let error = instance.connect().unwrap_err();
+        assert!(error.to_string().contains("another container"), "{error}");
+        other.kill().unwrap();
+        other.wait().unwrap();
         // With the first one that is accepted there is room.
         listener.accept().unwrap();
         assert!(instance.connect().unwrap().is_some());

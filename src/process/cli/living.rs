@@ -1,6 +1,9 @@
 //! Processes that can't be mistaken for others: a pid alone may be another's by the time it is used.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::Metadata,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Signal};
 
@@ -62,6 +65,24 @@ impl Living {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
         self.signal(Signal::KILL);
+    }
+
+    /// Whether it has this file open: a number that was written down may be that of a process in
+    /// another container, and of somebody else here.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn has_open(&self, file: &Metadata) -> bool {
+        use std::{fs, os::unix::fs::MetadataExt as _};
+
+        let is_it = |open: Metadata| (open.dev(), open.ino()) == (file.dev(), file.ino());
+        let path = format!("/proc/{}/fd", self.pid.as_raw_pid());
+        let open = fs::read_dir(path).into_iter().flatten().flatten();
+        open.filter_map(|entry| fs::metadata(entry.path()).ok()).any(is_it) && !self.is_gone()
+    }
+
+    /// Elsewhere than on Linux there is nothing but the number.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn has_open(&self, _: &Metadata) -> bool {
+        true
     }
 
     /// Its children: agent and workers, where it is a master. They can't be known elsewhere than on

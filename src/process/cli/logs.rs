@@ -53,6 +53,7 @@ pub(super) fn logs(instance: &Instance, lines: u32, follow: bool) -> Result<Exit
         return Ok(Exit::Clean);
     }
     loop {
+        let mut is_quiet = true;
         for (index, file) in watched.iter_mut().enumerate() {
             let text = file.new_bytes().map_err(|error| failed(&file.path, &error))?;
             if text.is_empty() {
@@ -60,11 +61,15 @@ pub(super) fn logs(instance: &Instance, lines: u32, follow: bool) -> Result<Exit
             }
             let heading = (is_split && shown != Some(index)).then_some(file.path.as_path());
             shown = Some(index);
+            is_quiet = false;
             if !print(heading, &text) {
                 return Ok(Exit::Clean);
             }
         }
-        thread::sleep(LOOK);
+        // There may be more than a chunk.
+        if is_quiet {
+            thread::sleep(LOOK);
+        }
     }
 }
 

@@ -138,7 +138,10 @@ fn launch_locked(
         }
         Outcome::Failed { exit, reason } => {
             eprintln!("{title} did not start: {reason}");
-            quote(&paths, &reason);
+            // Where another start was faster, the lines are those of its cluster.
+            if !instance.is_held() {
+                quote(&paths, &reason);
+            }
             Ok(exit)
         }
     }
@@ -148,8 +151,9 @@ fn launch_locked(
 fn quote(paths: &LogPaths, reason: &str) {
     for path in log_files::each(paths) {
         let lines = logs::last_lines(path, LAST_LINES);
-        let is_new = |line: &&String| !reason.contains(line.trim());
-        if lines.iter().any(|line| is_new(&line)) {
+        // The log says who wrote a line, the reason does not.
+        let said = |line: &String| line.split_once("]: ").unwrap_or(("", line)).1.trim().to_owned();
+        if lines.iter().any(|line| !reason.contains(&said(line))) {
             eprintln!("the last lines of {}:", path.display());
             for line in lines {
                 eprintln!("  {line}");

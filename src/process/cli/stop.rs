@@ -35,7 +35,7 @@ pub(super) fn stop(
     let title = instance.title.as_str();
     let client = match Client::connect(instance) {
         Err(error) if error.kind() == ErrorKind::Timeout => {
-            let Some(master) = instance.holder().and_then(Living::find) else { return Err(error) };
+            let Some(master) = instance.holder() else { return Err(error) };
             return stop_unheard(instance, master, limit, own_limit);
         }
         connected => connected?,

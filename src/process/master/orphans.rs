@@ -54,9 +54,9 @@ impl Orphans {
         }
     }
 
-    /// Ends those that are left, once no child is but those that were given up: SIGTERM, and SIGKILL after `limit`, or as soon as
-    /// `hurry` resolves. What they started becomes an orphan with their end, and has its turn. Gives up
-    /// 5 s after the first SIGKILL.
+    /// Ends those that are left, once no child is but those that were given up: SIGTERM, and SIGKILL
+    /// after `limit`, or as soon as `hurry` resolves. What they started becomes an orphan with their
+    /// end, and has its turn. Gives up 5 s after the first SIGKILL.
     pub(super) async fn end(
         &self,
         limit: Duration,
@@ -93,6 +93,8 @@ impl Orphans {
                     // A stopped process takes no other signal until it goes on.
                     let _ = kill_process(pid, Signal::CONT);
                 }
+                // The kernel's list may leave it out for ever, where there is no such list at all.
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }
             tokio::select! {
                 () = sleep(POLL) => {}

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use futures::future::try_join_all;
 
-use super::{growth, large};
+use super::large;
 use crate::{
     contestants::{Ask, Pipe, Who},
     harness::{Child, Contest, Plan, Result, Slices, quantile},
@@ -93,6 +93,9 @@ pub(crate) async fn client<P: Pipe>(child: &Child) -> Result<()> {
     Ok(())
 }
 
+/// Calls that are in flight in all.
+const FLIGHT: u64 = 1_000;
+
 /// The slices of a client that calls on `n` connections, with as many calls in flight in all
 /// whatever `n` is.
 pub(crate) async fn spread<P: Pipe>(child: &Child) -> Result<()> {
@@ -103,7 +106,7 @@ pub(crate) async fn spread<P: Pipe>(child: &Child) -> Result<()> {
     let mut slices = Slices::new()?;
     while let Some(size) = slices.next().await? {
         let tasks = pipes.drain(..).map(|mut pipe| {
-            let (calls, flight) = (size.div_ceil(child.n), growth::FLIGHT.div_ceil(child.n));
+            let (calls, flight) = (size.div_ceil(child.n), FLIGHT.div_ceil(child.n));
             tokio::spawn(async move {
                 pipe.keep(Ask::Echo, calls, flight).await?;
                 Result::Ok(pipe)

@@ -10,9 +10,6 @@ use crate::{
 /// Calls on `n` connections, beside a connection that subscribes to `keys` keys.
 pub(super) const SPREAD: &str = "spread";
 
-/// Calls that are in flight in all.
-pub(super) const FLIGHT: u64 = 1_000;
-
 const BOTH: [Who; 2] = [Who::Raw, Who::Ours];
 
 /// Connections among which the values of many keys go.
