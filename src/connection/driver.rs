@@ -516,12 +516,15 @@ mod tests {
         for sender in senders {
             sender.await.unwrap();
         }
-        for (_, mut seen, driver) in ends {
+        let [(_, mut ours, our_driver), (_, mut theirs, their_driver)] = ends;
+        for seen in [&mut ours, &mut theirs] {
             let all = seen.wait_for(|seen| *seen == 2 * EACH);
             let all = tokio::time::timeout(Duration::from_secs(120), all).await;
             all.expect("it stalls").unwrap();
-            driver.abort();
         }
+        // Not before both have all: one that ends closes the pipe of the other.
+        our_driver.abort();
+        their_driver.abort();
     }
 
     #[tokio::test]
