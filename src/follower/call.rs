@@ -165,6 +165,7 @@ impl Follower {
             let invoke = pb::Invoke { method: method as u32, timeout_ms };
             match &state.link {
                 Some(registered) => {
+                    registered.check_size(args.len())?;
                     registered.link.send(Frame::with_payload(id, invoke, args), None)
                 }
                 None => {
@@ -292,6 +293,16 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn new(most: usize) -> Self {
         Self { free: most, waiting: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.free
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 }
 

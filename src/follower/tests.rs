@@ -32,6 +32,7 @@ use crate::{
 const CALL: usize = 0;
 const WATCH: usize = 1;
 const CALL_AGAIN: usize = 2;
+const TELL: usize = 3;
 
 const SPEC: ChannelSpec = ChannelSpec {
     name: "tested",
@@ -40,12 +41,16 @@ const SPEC: ChannelSpec = ChannelSpec {
         method("call", MethodKind::Invoke { oneway: false, idempotent: false, share: false }),
         method("watch", MethodKind::Subscribe { one: false, answered: true, quiet: None }),
         method("again", MethodKind::Invoke { oneway: false, idempotent: true, share: false }),
+        method("tell", MethodKind::Invoke { oneway: true, idempotent: false, share: false }),
     ],
 };
 
 const fn method(name: &'static str, kind: MethodKind) -> MethodSpec {
     MethodSpec { name, kind, args: 1, version: 0, timeout: None }
 }
+
+/// Most bytes of one payload that the leader takes.
+const LEADERS_LIMIT: usize = 1 << 20;
 
 /// Gives the pipes that it has, the last one first, and then waits for ever.
 struct Pipes(Vec<DuplexStream>);
@@ -55,7 +60,7 @@ impl Dial for Pipes {
         let pipe = self.0.pop();
         Box::pin(async {
             let Some(pipe) = pipe else { return std::future::pending().await };
-            let limit = 1 << 20;
+            let limit = LEADERS_LIMIT as u64;
             let answer = pb::RegisteredBody {
                 epoch: 1,
                 max_payload: limit,
@@ -269,4 +274,125 @@ async fn the_deadline_of_a_call_covers_all_tries() {
     assert_eq!(late.kind(), ErrorKind::Timeout);
     let took = start.elapsed();
     assert!((Duration::from_secs(10)..Duration::from_millis(10_100)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn what_is_over_the_limit_of_the_leader_is_refused_and_never_sent() {
+    let (follower, mut leader) = follower(Options::default(), 1 << 16).await;
+    let args = || Bytes::from(vec![0; LEADERS_LIMIT + 1]);
+    let call = follower.invoke(CALL, Ok(args().into())).await.unwrap_err().into_error();
+    let tell = follower.oneway(TELL, Ok(args())).unwrap_err();
+    for error in [call, tell] {
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    }
+    follower.oneway(TELL, Ok(Bytes::new())).unwrap();
+    assert_eq!(leader.next_invoke().await.method, TELL as u32);
+}
+
+mod room {
+    use std::{collections::VecDeque, future::Future as _};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Call,
+        /// A call is polled, with one waker or another.
+        Poll(prop::sample::Index, bool),
+        Drop(prop::sample::Index),
+        Answer(prop::sample::Index),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            4 => Just(Step::Call),
+            4 => (index(), any::<bool>()).prop_map(|(at, other)| Step::Poll(at, other)),
+            2 => index().prop_map(Step::Drop),
+            2 => index().prop_map(Step::Answer),
+            1 => (1..6_u64).prop_map(Step::Wait),
+        ]
+    }
+
+    const MOST: usize = 2;
+
+    async fn try_steps(steps: Vec<Step>) {
+        let timeout = Duration::from_secs(10);
+        let options = Options { max_in_flight: MOST, call_timeout: timeout, ..Options::default() };
+        let (follower, mut leader) = follower(options, 1 << 16).await;
+        let uses = UsesFollower::new(&follower);
+        let wakers = [Waker::noop().clone(), Waker::from(uses.clone())];
+        let (mut calls, mut asked) = (Vec::new(), VecDeque::new());
+        for step in steps {
+            match step {
+                Step::Call => {
+                    let mut call = Box::pin(follower.invoke(CALL, Ok(Bytes::new().into())));
+                    assert!(call.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+                    calls.push((Instant::now() + timeout, call));
+                }
+                Step::Poll(at, other) if !calls.is_empty() => {
+                    let at = at.index(calls.len());
+                    let mut cx = Context::from_waker(&wakers[usize::from(other)]);
+                    if calls[at].1.as_mut().poll(&mut cx).is_ready() {
+                        drop(calls.remove(at));
+                    }
+                }
+                Step::Drop(at) if !calls.is_empty() => {
+                    drop(calls.remove(at.index(calls.len())));
+                }
+                Step::Answer(at) if !asked.is_empty() => {
+                    let id = asked.remove(at.index(asked.len())).unwrap();
+                    leader.say(id, pb::Result::default()).await;
+                }
+                Step::Wait(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            while let Poll::Ready(packet) = poll!(pin!(leader.next())) {
+                if let Some(Body::Invoke(_)) = packet.body {
+                    asked.push_back(packet.id);
+                }
+            }
+            let state = follower.shared().lock();
+            assert!(state.requests.calls().count() <= MOST);
+            assert!(state.room.waiting() <= calls.len());
+        }
+        // Each comes to its end in time.
+        let end = Instant::now();
+        let late = tokio::time::sleep(2 * timeout);
+        let all = futures::future::join_all(calls.into_iter().map(|(deadline, call)| async move {
+            drop(call.await);
+            let late = Instant::now().saturating_duration_since(deadline.max(end));
+            assert!(late < Duration::from_millis(100), "{late:?} late");
+        }));
+        tokio::select! {
+            biased;
+            _ = all => {}
+            () = late => panic!("a call does not end"),
+        }
+        let state = follower.shared().lock();
+        assert_eq!(state.requests.calls().count(), 0);
+        assert_eq!(state.room.waiting(), 0);
+        let free = state.room.free() + follower.shared().in_flight.available_permits();
+        assert_eq!(free, MOST, "room was lost or made up");
+        assert_eq!(uses.counts().1, 0, "woken or dropped under the lock");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_room_is_lost_whatever_becomes_of_calls(
+            steps in prop::collection::vec(step(), 1..40),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(try_steps(steps));
+        }
+    }
 }

@@ -46,10 +46,12 @@ struct Inner {
     /// The newest value, and those before it that a subscriber has yet to take.
     ring: VecDeque<Kept>,
     ring_bytes: usize,
-    /// The value that left the ring last, and the one before it as long as it is not known whether
-    /// the last one decodes: for when the newest does not.
+    /// The value that left the ring last, and one before it that decodes, as far as is known, as long
+    /// as it is not known whether the last one does: for when the newest does not.
     last: Option<Held>,
     before: Option<Held>,
+    /// Whether somebody took the last one: it decodes, if nobody has said otherwise.
+    is_last_taken: bool,
     subscribers: usize,
     last_seq: u64,
     total: u64,
@@ -100,6 +102,7 @@ impl Topic {
                 ring_bytes: 0,
                 last: None,
                 before: None,
+                is_last_taken: false,
                 subscribers: 0,
                 last_seq: 0,
                 total: 0,
@@ -421,7 +424,7 @@ impl Inner {
                 Held::Own(own) => Held::Own(own.clone()),
                 Held::Shared(entry) => Held::Shared(Arc::clone(entry)),
             };
-            self.let_go(value);
+            self.let_go(value, true);
             self.shrink(Self::is_front_taken);
             return Some(taken);
         }
@@ -458,18 +461,27 @@ impl Inner {
     fn shrink(&mut self, too_many: impl Fn(&Self) -> bool) {
         while self.ring.len() > 1 && too_many(self) {
             let Some(Kept { value, .. }) = self.ring.pop_front() else { return };
-            self.let_go(value);
+            self.let_go(value, false);
         }
     }
 
-    /// A value has left the ring.
-    fn let_go(&mut self, value: Held) {
+    /// A value has left the ring, because somebody took it, or else since nobody will.
+    fn let_go(&mut self, value: Held, is_taken: bool) {
         self.ring_bytes -= value.bytes().len();
         match value.decodes() {
-            Some(false) => {}
+            Some(false) => return,
             Some(true) => (self.last, self.before) = (Some(value), None),
-            None => self.before = self.last.replace(value),
+            None => {
+                let last = self.last.replace(value);
+                // However many leave that nobody looks at, the one that was in force stays.
+                let was_seen = self.is_last_taken
+                    || last.as_ref().is_some_and(|last| last.decodes() == Some(true));
+                if was_seen || self.before.is_none() {
+                    self.before = last;
+                }
+            }
         }
+        self.is_last_taken = is_taken;
     }
 
     /// The value that this subscriber took last did decode, if nobody has said otherwise. Those before

@@ -236,3 +236,207 @@ fn a_reader_of_a_value_that_does_not_decode_finds_one_that_came_since() {
     let found = topic.before(&held).unwrap();
     assert_eq!(found.seq(), 2);
 }
+
+#[test]
+fn a_value_in_force_stays_however_many_leave_that_nobody_looks_at() {
+    let topic = topic();
+    let cursor = topic.cursor();
+    update(&topic, version(1), b"1");
+    assert_eq!(current(&topic), Some(1));
+    for next in 2..30 {
+        update(&topic, version(next), b"-");
+    }
+    assert_eq!(current(&topic), Some(1));
+    topic.leave(&cursor);
+}
+
+mod model {
+    use proptest::prelude::*;
+
+    use super::{super::Decoded, *};
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Values arrive together: whether each decodes, and whether the versions before it were
+        /// skipped. In a burst they stay where they were read.
+        Update(Vec<(bool, u64)>, bool),
+        Take(prop::sample::Index, usize),
+        Clone(prop::sample::Index),
+        Join,
+        Leave(prop::sample::Index),
+        Current,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let index = any::<prop::sample::Index>;
+        let value = (prop::bool::weighted(0.7), prop_oneof![5 => Just(0_u64), 1 => 1..4_u64]);
+        prop_oneof![
+            6 => (prop::collection::vec(value, 1..12), any::<bool>())
+                .prop_map(|(values, is_burst)| Step::Update(values, is_burst)),
+            8 => (index(), 1..12_usize).prop_map(|(at, count)| Step::Take(at, count)),
+            1 => index().prop_map(Step::Clone),
+            1 => Just(Step::Join),
+            1 => index().prop_map(Step::Leave),
+            2 => Just(Step::Current),
+        ]
+    }
+
+    /// Bytes of a value: its version, and whether it decodes.
+    fn bytes(version: u64, decodes: bool) -> Bytes {
+        let mut bytes = version.to_be_bytes().to_vec();
+        bytes.push(decodes.into());
+        bytes.into()
+    }
+
+    fn decode(bytes: Bytes) -> Result<Decoded, Error> {
+        let (version, decodes) = bytes.split_first_chunk().unwrap();
+        if decodes != [1] {
+            return Err(Error::config("it does not decode"));
+        }
+        Ok(Arc::new(u64::from_be_bytes(*version)))
+    }
+
+    fn typed(value: &Decoded) -> u64 {
+        *value.downcast_ref().unwrap()
+    }
+
+    fn current(topic: &Topic) -> Option<u64> {
+        let mut entry = topic.newest()?;
+        loop {
+            match entry.decode(decode) {
+                Ok(value) => return Some(typed(&value)),
+                Err(error) => topic.note_undecodable(entry.seq(), error),
+            }
+            entry = topic.before(&entry)?;
+        }
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Subscriber {
+        cursor: Cursor,
+        /// How many values it has taken or missed, and the version up to which.
+        at: usize,
+        version: u64,
+        woken: Arc<Woken>,
+        /// It waits to be woken.
+        waits: bool,
+    }
+
+    impl Subscriber {
+        fn new(cursor: Cursor, at: usize, version: u64) -> Self {
+            Self { cursor, at, version, woken: Arc::new(Woken(AtomicUsize::new(0))), waits: false }
+        }
+
+        /// Takes the next value, which is the one that has to come. False: there is none.
+        fn take(&mut self, topic: &Topic, all: &[(u64, bool)]) -> Option<u64> {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            let expected = if all.len() - self.at > 8 { all.len() - 1 } else { self.at };
+            loop {
+                match topic.poll_event(&mut self.cursor, &mut Context::from_waker(&waker)) {
+                    Poll::Pending => {
+                        assert_eq!(self.at, all.len(), "a value is lost");
+                        self.waits = true;
+                        return None;
+                    }
+                    Poll::Ready(Event::Value { value, missed }) => {
+                        let (version, decodes) = all[expected];
+                        assert_eq!(missed, version - self.version - 1);
+                        (self.at, self.version) = (expected + 1, version);
+                        let seq = value.seq();
+                        match value.decode(decode) {
+                            Ok(value) => assert_eq!((typed(&value), true), (version, decodes)),
+                            Err(error) => {
+                                assert!(!decodes);
+                                topic.note_undecodable(seq, error);
+                            }
+                        }
+                        return Some(if decodes { version } else { 0 });
+                    }
+                    Poll::Ready(_) => {}
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_subscriber_takes_each_value_once_in_order_and_is_told_what_it_missed(
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let topic = topic();
+            let mut all: Vec<(u64, bool)> = Vec::new();
+            let mut subscribers = vec![Subscriber::new(topic.cursor(), 0, 0)];
+            // The newest version that somebody has seen.
+            let mut in_force = 0;
+            for step in steps {
+                match step {
+                    Step::Update(values, is_burst) => {
+                        let mut last = all.last().map_or(0, |(version, _)| *version);
+                        let values: Vec<_> = values
+                            .into_iter()
+                            .map(|(decodes, skipped)| {
+                                // The first one is the first of its epoch.
+                                last += if last == 0 { 1 } else { 1 + skipped };
+                                (last, decodes)
+                            })
+                            .collect();
+                        let frames: Vec<_> = values
+                            .iter()
+                            .map(|(number, decodes)| (version(*number), bytes(*number, *decodes)))
+                            .collect();
+                        all.extend(values);
+                        topic.update(GENERATION, frames.into_iter(), is_burst);
+                        for subscriber in &mut subscribers {
+                            let count = subscriber.woken.0.swap(0, Ordering::Relaxed);
+                            prop_assert!(count > 0 || !subscriber.waits, "nobody woke it");
+                            subscriber.waits = false;
+                        }
+                    }
+                    Step::Take(at, count) => {
+                        let at = at.index(subscribers.len());
+                        for _ in 0..count {
+                            let Some(taken) = subscribers[at].take(&topic, &all) else { break };
+                            in_force = in_force.max(taken);
+                        }
+                    }
+                    Step::Clone(at) => {
+                        let Subscriber { cursor, at, version, .. } =
+                            &subscribers[at.index(subscribers.len())];
+                        let clone = Subscriber::new(topic.clone_cursor(cursor), *at, *version);
+                        subscribers.push(clone);
+                    }
+                    Step::Join => {
+                        let before = all.last().map_or(0, |(version, _)| version - 1);
+                        let at = all.len().saturating_sub(1);
+                        subscribers.push(Subscriber::new(topic.cursor(), at, before));
+                    }
+                    Step::Leave(at) if subscribers.len() > 1 => {
+                        let gone = subscribers.remove(at.index(subscribers.len()));
+                        topic.leave(&gone.cursor);
+                    }
+                    Step::Current => {
+                        let seen = current(&topic).unwrap_or(0);
+                        prop_assert!(seen >= in_force, "{seen} is older than {in_force}");
+                        in_force = seen;
+                    }
+                    _ => {}
+                }
+            }
+            for mut subscriber in subscribers {
+                while subscriber.take(&topic, &all).is_some() {}
+                topic.leave(&subscriber.cursor);
+            }
+            let inner = topic.lock();
+            prop_assert!(inner.ring.len() <= 1 && inner.ring.iter().all(|kept| kept.waiting == 0));
+            let bytes: usize = inner.ring.iter().map(|kept| kept.value.bytes().len()).sum();
+            prop_assert_eq!(inner.ring_bytes, bytes);
+        }
+    }
+}

@@ -123,7 +123,10 @@ impl Inner {
             let cause = self.closed.clone()?;
             return Some(Event::Closed { cause });
         }
-        self.settle(cursor.seq);
+        // One that has just come has not taken the value that it is behind.
+        if cursor.shown != Shown::Starting {
+            self.settle(cursor.seq);
+        }
         if let Some(value) = self.take_next(cursor.seq) {
             let missed = value.total().saturating_sub(cursor.total + 1);
             cursor.seq = value.seq();
