@@ -91,8 +91,8 @@ fn one_that_dies_is_replaced_and_one_that_fails_says_why() {
 }
 
 fn one_that_is_never_ready_ends_the_start() {
-    let stderr = failed_start("workers=1 worker_program=python:hang ready_ms=6000 stop_ms=2000");
-    assert!(stderr.contains("was not ready within 6s"), "{stderr}");
+    let stderr = failed_start("workers=1 worker_program=python:hang ready_ms=12000 stop_ms=2000");
+    assert!(stderr.contains("was not ready within 12s"), "{stderr}");
     // One that does not even read the link.
     let stderr = failed_start("agent_program=sleep program_args=1000 ready_ms=500");
     assert!(stderr.contains("did not take its place within 500ms"), "{stderr}");
