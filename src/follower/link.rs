@@ -196,8 +196,8 @@ impl Shared {
             let fits = state.link.as_ref().map_or(Ok(()), |link| link.check_size(len));
             if let Err(error) = fits {
                 refused.push((id, error));
-            } else if pending.deadline() > now {
-                let left = pending.deadline() - now;
+            } else if pending.deadline > now {
+                let left = pending.deadline - now;
                 let _ = link.replay(pending.frame(id, left), Some(id));
             } else if pending.is_abandoned {
                 state.requests.close(id);

@@ -16,6 +16,7 @@ mod hand_over;
 mod handle;
 mod link;
 mod liveness;
+mod pending;
 mod reach;
 mod requests;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::call::Pending;
+use super::pending::Pending;
 use crate::{id_map::IdMap, options::MAX_IN_FLIGHT, spec::Reply};
 
 /// Low bits of an id: the place of a call, from 1; 0 for what is no call. The others count up, so
@@ -190,7 +190,7 @@ impl Requests {
         let mut next: Option<Instant> = None;
         for slot in &self.calls {
             let Call::Open(pending, waker) = &slot.call else { continue };
-            match pending.deadline() {
+            match pending.deadline {
                 // Nobody waits for it.
                 _ if pending.is_abandoned => {}
                 deadline if deadline <= now => wake(waker),
@@ -242,10 +242,13 @@ mod tests {
     use futures::task::noop_waker;
 
     use super::*;
+    use crate::follower::pending::Kind;
 
     fn open(requests: &mut Requests, deadline: Instant) -> u64 {
         let id = requests.call_id().unwrap();
-        requests.open(id, Pending::to_test(deadline), noop_waker());
+        let invoke = Kind::Invoke { idempotent: false };
+        let pending = Pending::new(invoke, 0, Bytes::from_static(b"args").into(), deadline);
+        requests.open(id, pending, noop_waker());
         id
     }
 
